@@ -1,0 +1,58 @@
+/* What task-master was told on its command line: one table of options, checked here once. */
+#ifndef MASTER_CONFIG_H
+#define MASTER_CONFIG_H
+
+#include "common/log.h"
+#include "common/opt.h"
+#include "master/core/broker.h"
+#include "master/limits_list.h"
+
+#define CONFIG_LISTEN_MAX  16
+#define CONFIG_TYPEIDS_MAX 16
+
+struct config_queue {
+    char name[BROKER_QUEUE_NAME_MAX + 1];
+    struct broker_queue_conf conf;
+    char *typeids[CONFIG_TYPEIDS_MAX]; /* beyond NAME and get_NAME */
+    unsigned typeid_count;
+};
+
+/* Every cap of the daemon, in one table with unit and default: limits_list.h. */
+struct limits {
+#define LIMIT_FIELD(field, option, type, unit, dflt, min, max, prose) uint64_t field;
+    LIMITS_LIST(LIMIT_FIELD)
+#undef LIMIT_FIELD
+};
+
+struct config {
+    struct {
+        char host[256];
+        uint16_t port;
+    } listen[CONFIG_LISTEN_MAX];
+    unsigned listen_count;
+    char *authkey_file;
+    char *authkey_text;
+    uint8_t *authkey; /* NULL when there is none: the empty key, loopback only */
+    size_t authkey_len;
+    char authkey_warning[TQ_OPT_ERROR_MAX];
+    bool allow_weak_authkey;
+    bool allow_shutdown;
+    bool refuse_md5;
+    bool wait_pipelined; /* a request behind a parked call waits instead of canceling it */
+    uint64_t demo_count;
+    enum tq_log_level log_level;
+    struct config_queue *queues;
+    unsigned queue_count;
+    struct limits limits;
+};
+
+/* 0; 1: help was printed; 2: version was asked; TQ_EINVAL / TQ_EIO with one line in err (cause and remedy).
+ * task_queue and result_queue are always among the queues afterwards. Deinit in every case. */
+int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_MAX]);
+void config_deinit(struct config *c);
+
+/* "NAME[,kind=fifo|lifo|priority][,maxsize=N][,ack=auto|explicit|get][,typeid=ID]..." into *q. */
+int config_queue_parse(struct config_queue *q, const char *spec, char err[TQ_OPT_ERROR_MAX]);
+void config_queue_deinit(struct config_queue *q);
+
+#endif

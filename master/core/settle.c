@@ -1,0 +1,219 @@
+/* Who waits is served here, at the end of each step: each hand-out, each put that gets its place, is one
+ * small change that either happens whole or, for lack of memory, later. */
+#include <utlist.h>
+
+#include "common/assert.h"
+#include "common/err.h"
+#include "master/core/broker_impl.h"
+#include "master/core/effects.h"
+#include "master/core/queue.h"
+#include "master/core/session.h"
+#include "master/core/task.h"
+
+#define DONE 1 /* nobody can be served any more */
+
+uint64_t broker_memory_ceiling(const struct broker *b, enum broker_memory_class c)
+{
+    uint64_t limit = b->limits.memory_bytes;
+
+    if (limit == 0)
+        return UINT64_MAX;
+    return c == BROKER_COMPLETION ? limit : limit - limit / 8;
+}
+
+bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
+                        const struct tq_body *body)
+{
+    uint64_t ceiling = broker_memory_ceiling(b, c);
+    uint64_t used = b->stats.body_bytes;
+    uint64_t cost = broker_body_cost(body);
+    const struct broker_task *t;
+
+    if (b->limits.memory_bytes == 0)
+        return true;
+    DL_FOREACH(s->held, t)
+    {
+        used -= broker_body_cost(t->body);
+    }
+    return cost <= ceiling && used <= ceiling - cost;
+}
+
+bool broker_memory_admits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
+                          const struct tq_body *body)
+{
+    return b->short_of_memory[c] == NULL && broker_memory_fits(b, c, s, body);
+}
+
+static bool first_putter_fits(const struct broker *b, const struct broker_queue *q,
+                              enum broker_memory_class c)
+{
+    return broker_memory_fits(b, c, q->putters->session, q->putters->task->body);
+}
+
+static struct broker_effect *answer(struct broker_effects *out, const struct broker_wait *w,
+                                    enum broker_outcome outcome)
+{
+    struct broker_effect *e = broker_effects_add(out, w->session, w->token, outcome);
+
+    e->was_parked = true;
+    return e;
+}
+
+static int serve_shutdown(struct broker *b, struct broker_wait *w, struct broker_effects *out)
+{
+    int rv = broker_effects_reserve(out);
+
+    if (rv != TQ_OK)
+        return rv;
+    answer(out, w, BROKER_REPLY_SHUTDOWN);
+    broker_task_discard(b, broker_wait_end(b, w));
+    return TQ_OK;
+}
+
+static int serve_getter(struct broker *b, struct broker_queue *q, struct broker_effects *out)
+{
+    struct broker_wait *w = q->getters;
+    char text[BROKER_TEXT_MAX];
+    struct broker_task *t;
+    struct broker_effect *e;
+    int rv = broker_effects_reserve(out);
+
+    if (rv == TQ_OK)
+        rv = broker_queue_take(b, q, &t, text);
+    if (rv == BROKER_HEAP_UNORDERED) {
+        e = broker_effects_add_error(out, w->session, w->token, rv, text);
+        e->was_parked = true;
+        broker_wait_end(b, w);
+        return TQ_OK;
+    }
+    if (rv != TQ_OK)
+        return rv;
+    broker_session_hold(b, w->session, t);
+    b->stats.gets++;
+    e = answer(out, w, BROKER_REPLY_ITEM);
+    e->body = tq_body_ref(t->body);
+    e->task = t;
+    e->attempt = t->attempt + 1;
+    broker_wait_end(b, w);
+    return TQ_OK;
+}
+
+/* The first putter's item enters. */
+static int serve_putter(struct broker *b, struct broker_queue *q, struct broker_effects *out)
+{
+    struct broker_wait *w = q->putters;
+    char text[BROKER_TEXT_MAX];
+    struct broker_effect *e;
+    int rv = broker_effects_reserve(out);
+
+    if (rv == TQ_OK)
+        rv = broker_queue_push(b, q, w->task, text);
+    if (rv == BROKER_HEAP_UNORDERED) {
+        e = broker_effects_add_error(out, w->session, w->token, rv, text);
+        e->was_parked = true;
+        broker_task_discard(b, broker_wait_end(b, w));
+        return TQ_OK;
+    }
+    if (rv != TQ_OK)
+        return rv;
+    q->unfinished++;
+    b->stats.puts++;
+    broker_session_progress(b, w->session);
+    answer(out, w, BROKER_REPLY_NONE);
+    broker_wait_end(b, w);
+    return TQ_OK;
+}
+
+static int serve_joiner(struct broker *b, struct broker_queue *q, struct broker_effects *out)
+{
+    int rv = broker_effects_reserve(out);
+
+    if (rv != TQ_OK)
+        return rv;
+    answer(out, q->joiners, BROKER_REPLY_NONE);
+    broker_wait_end(b, q->joiners);
+    return TQ_OK;
+}
+
+/* One waiter of the queue is served. 0, DONE, TQ_ENOMEM. */
+static int serve_one(struct broker *b, struct broker_queue *q, struct broker_effects *out)
+{
+    if (q->removed) {
+        struct broker_wait *w = q->getters != NULL   ? q->getters
+                                : q->putters != NULL ? q->putters
+                                                     : q->joiners;
+
+        return w != NULL ? serve_shutdown(b, w, out) : DONE;
+    }
+    if (q->getters != NULL && q->ready > 0)
+        return serve_getter(b, q, out);
+    if (q->shut_down && q->putters != NULL)
+        return serve_shutdown(b, q->putters, out);
+    if (q->shut_down && q->getters != NULL)
+        return serve_shutdown(b, q->getters, out);
+    if (q->joiners != NULL && q->unfinished == 0)
+        return serve_joiner(b, q, out);
+    if (q->putters != NULL && !broker_queue_is_full(q)) {
+        enum broker_memory_class c = q->putters->memory_class;
+
+        if (b->short_of_memory[c] == NULL && first_putter_fits(b, q, c))
+            return serve_putter(b, q, out);
+        broker_queue_set_short(b, q, c);
+        return DONE;
+    }
+    return DONE;
+}
+
+/* The next queue whose first putter waits for memory, if that fits now. 0, DONE, TQ_ENOMEM. */
+static int serve_memory(struct broker *b, struct broker_effects *out)
+{
+    for (int i = 0; i < BROKER_MEMORY_CLASSES; i++) {
+        enum broker_memory_class c = (enum broker_memory_class)i;
+        struct broker_queue *q = b->short_of_memory[c];
+        int rv;
+
+        if (q == NULL)
+            continue;
+        if (q->putters == NULL || q->shut_down || broker_queue_is_full(q) || q->putters->memory_class != c) {
+            broker_queue_clear_short(b, q);
+            broker_queue_mark(b, q); /* it stands elsewhere, or nowhere */
+            return TQ_OK;
+        }
+        if (!first_putter_fits(b, q, c))
+            continue;
+        rv = serve_putter(b, q, out);
+        if (rv != TQ_OK)
+            return rv;
+        broker_queue_clear_short(b, q); /* its next putter queues up behind the other queues */
+        broker_queue_mark(b, q);
+        return TQ_OK;
+    }
+    return DONE;
+}
+
+void broker_settle(struct broker *b, struct broker_effects *out)
+{
+    int rv = TQ_OK;
+
+    while (rv == TQ_OK) {
+        struct broker_queue *q = b->marked;
+
+        if (q == NULL) {
+            rv = serve_memory(b, out);
+            continue;
+        }
+        do {
+            rv = serve_one(b, q, out);
+        } while (rv == TQ_OK);
+        broker_queue_unmark(b, q);
+        if (rv == DONE) {
+            broker_queue_free_if_removed(b, q);
+            rv = TQ_OK;
+        } else {
+            broker_queue_mark(b,
+                              q); /* at the end: one that asks for much does not stop the others for ever */
+        }
+    }
+    if (rv != DONE)
+        (void)tq_deadline_set(b->deadlines, &b->retry, b->now_ms + BROKER_RETRY_MS);
+}

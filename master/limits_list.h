@@ -1,0 +1,34 @@
+/* Every ceiling of task-master: field, option, type, unit, default, least, most, prose. */
+#ifndef MASTER_LIMITS_LIST_H
+#define MASTER_LIMITS_LIST_H
+
+#define LIMITS_LIST(X)                                                                                       \
+    X(preauth_timeout_ms, "preauth-timeout", TQ_OPT_SECONDS, "SECONDS", 3000, 100, 600000,                   \
+      "from accept to authenticated, an absolute deadline")                                                  \
+    X(preauth_frame_bytes, "preauth-frame-bytes", TQ_OPT_NUMBER, "BYTES", 256, 64, 256,                      \
+      "one frame before authentication")                                                                     \
+    X(preauth_frames, "preauth-frames", TQ_OPT_NUMBER, "N", 6, 3, 64, "frames before authentication")        \
+    X(half_open_max, "half-open-max", TQ_OPT_NUMBER, "N", 16384, 1, 1000000,                                 \
+      "connections before authentication; over it the oldest is dropped")                                    \
+    X(half_open_per_source, "half-open-per-source", TQ_OPT_NUMBER, "N", 12288, 1, 1000000,                   \
+      "the same from one address")                                                                           \
+    X(auth_failure_delay_ms, "auth-failure-delay", TQ_OPT_SECONDS, "SECONDS", 100, 0, 10000,                 \
+      "a wrong answer is refused only after this time")                                                      \
+    X(first_request_timeout_ms, "first-request-timeout", TQ_OPT_SECONDS, "SECONDS", 10000, 100, 600000,      \
+      "from authenticated to the first request")                                                             \
+    X(frame_bytes, "max-frame-bytes", TQ_OPT_NUMBER, "BYTES", 64ull * 1024 * 1024 + 65536, 1024,             \
+      1ull << 30, "one request: an item and its envelope")                                                   \
+    X(write_timeout_ms, "write-timeout", TQ_OPT_SECONDS, "SECONDS", 10000, 100, 3600000,                     \
+      "a peer that reads nothing of its reply for this long is cut")                                         \
+    X(input_bytes, "max-input-bytes", TQ_OPT_NUMBER, "BYTES", 1024 * 1024, 65536, 1ull << 30,                \
+      "input kept of a peer whose reply is still being written")                                             \
+    X(connections, "max-connections", TQ_OPT_NUMBER, "N", 65536, 1, 1000000, "connections at once")          \
+    X(queues, "max-queues", TQ_OPT_NUMBER, "N", 100000, 2, 10000000, "queues at once, made by clients too")  \
+    X(memory_bytes, "max-memory-bytes", TQ_OPT_NUMBER, "BYTES", 0, 0, 1ull << 50,                            \
+      "items of all queues; over it a queue counts as full; 0: no limit")                                    \
+    X(held_per_session, "max-held-per-session", TQ_OPT_NUMBER, "N", 10000, 1, 10000000,                      \
+      "items that one session may hold unacknowledged (ack=explicit)")                                       \
+    X(drain_timeout_ms, "drain-timeout", TQ_OPT_SECONDS, "SECONDS", 2000, 0, 3600000,                        \
+      "at SIGTERM: replies on their way may take this long")
+
+#endif

@@ -1,0 +1,62 @@
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/digest.h"
+#include "common/err.h"
+#include "common/mem.h"
+#include "master/server.h"
+
+static int serve(const struct config *config)
+{
+    char err[TQ_OPT_ERROR_MAX] = "";
+    struct server *s = tq_malloc(sizeof(*s));
+    uv_loop_t loop;
+    int status;
+
+    if (s == NULL || uv_loop_init(&loop) != 0) {
+        fprintf(stderr, "task-master: no event loop: out of memory or descriptors\n");
+        tq_free(s);
+        return 1;
+    }
+    if (server_open(s, &loop, config, err) != TQ_OK) {
+        fprintf(stderr, "task-master: %s\n", err);
+        s->exit_status = 1;
+        server_close(s);
+    }
+    uv_run(&loop, UV_RUN_DEFAULT);
+    status = s->exit_status;
+    server_deinit(s);
+    tq_free(s);
+    if (uv_loop_close(&loop) != 0) {
+        fprintf(stderr, "task-master: a handle was left open; please report this\n");
+        return 1;
+    }
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    char err[TQ_OPT_ERROR_MAX] = "";
+    struct config config;
+    int status;
+    int rv;
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    rv = config_parse(&config, argc, argv, err);
+    tq_log_init("task-master", config.log_level);
+    if (rv == TQ_OK) {
+        status = serve(&config);
+    } else if (rv == 1) {
+        status = EXIT_SUCCESS;
+    } else if (rv == 2) {
+        printf("task-master %s\n", TASKQ_VERSION);
+        status = EXIT_SUCCESS;
+    } else {
+        fprintf(stderr, "task-master: %s (task-master --help lists all options)\n", err);
+        status = 2;
+    }
+    config_deinit(&config);
+    tq_digest_cleanup();
+    return status;
+}

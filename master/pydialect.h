@@ -1,0 +1,16 @@
+/* Python's manager protocol on a peer: control requests, sessions, and replies from effects. */
+#ifndef MASTER_PYDIALECT_H
+#define MASTER_PYDIALECT_H
+
+#include "master/peer.h"
+
+/* One request frame. May close the peer. */
+void pydialect_frame(struct peer *p, struct tq_span frame);
+/* The reply of a call; takes the effect's body. */
+void pydialect_effect(struct peer *p, struct broker_effect *fx);
+/* The peer's socket is gone: ends its broker session, or puts the peer into limbo (true). */
+bool pydialect_closed(struct peer *p);
+/* The limbo's time is over: carries out the verdict and ends it (peer_limbo_done). */
+void pydialect_limbo_over(struct peer *p);
+
+#endif

@@ -1,0 +1,237 @@
+#include "master/pyregistry.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/assert.h"
+#include "common/digest.h"
+#include "common/err.h"
+#include "common/hash.h"
+
+struct entry {
+    struct pyobject object;
+    UT_hash_handle hh;
+    char ident[];
+};
+
+struct typeid_entry {
+    struct pyobject *object;
+    size_t len;
+    UT_hash_handle hh;
+    char name[];
+};
+
+struct pyregistry {
+    struct entry *objects; /* by ident */
+    struct typeid_entry *typeids;
+    uint64_t last_number;
+};
+
+struct pyregistry *pyregistry_new(void)
+{
+    return tq_calloc(1, sizeof(struct pyregistry));
+}
+
+void pyregistry_free(struct pyregistry *r)
+{
+    struct entry *e;
+    struct entry *next_e;
+    struct typeid_entry *t;
+    struct typeid_entry *next_t;
+
+    if (r == NULL)
+        return;
+    HASH_ITER(hh, r->typeids, t, next_t)
+    {
+        HASH_DEL(r->typeids, t);
+        tq_free(t);
+    }
+    HASH_ITER(hh, r->objects, e, next_e)
+    {
+        HASH_DEL(r->objects, e);
+        tq_free(e);
+    }
+    tq_free(r);
+}
+
+static struct pyobject *add_object(struct pyregistry *r, struct broker_queue *queue, const char *ident)
+{
+    size_t len = strlen(ident);
+    struct entry *e = tq_calloc(1, sizeof(*e) + len + 1);
+
+    if (e == NULL)
+        return NULL;
+    memcpy(e->ident, ident, len + 1);
+    e->object = (struct pyobject){
+        .number = ++r->last_number, .queue = queue, .ident = e->ident, .ident_len = len};
+    HASH_ADD_KEYPTR(hh, r->objects, e->ident, len, e);
+    if (e->hh.tbl == NULL) {
+        tq_free(e);
+        return NULL;
+    }
+    return &e->object;
+}
+
+static int add_typeid(struct pyregistry *r, struct pyobject *object, const char *name)
+{
+    size_t len = strlen(name);
+    struct typeid_entry *t;
+
+    HASH_FIND(hh, r->typeids, name, len, t);
+    if (t != NULL)
+        return t->object == object ? TQ_OK : TQ_EEXISTS;
+    t = tq_calloc(1, sizeof(*t) + len + 1);
+    if (t == NULL)
+        return TQ_ENOMEM;
+    memcpy(t->name, name, len + 1);
+    t->len = len;
+    t->object = object;
+    HASH_ADD_KEYPTR(hh, r->typeids, t->name, len, t);
+    if (t->hh.tbl == NULL) {
+        tq_free(t);
+        return TQ_ENOMEM;
+    }
+    return TQ_OK;
+}
+
+static struct pyobject *object_of(struct pyregistry *r, const struct broker_queue *queue)
+{
+    struct entry *e;
+    struct entry *next;
+
+    HASH_ITER(hh, r->objects, e, next)
+    {
+        if (e->object.queue == queue && e->object.declared)
+            return &e->object;
+    }
+    return NULL;
+}
+
+int pyregistry_declare(struct pyregistry *r, struct broker_queue *queue)
+{
+    char text[BROKER_QUEUE_NAME_MAX + 16];
+    const char *name = broker_queue_name(queue);
+    struct pyobject *object;
+    int rv;
+
+    snprintf(text, sizeof(text), "queue:%s", name);
+    object = add_object(r, queue, text);
+    if (object == NULL)
+        return TQ_ENOMEM;
+    object->declared = true;
+    rv = add_typeid(r, object, name);
+    if (rv != TQ_OK)
+        return rv;
+    snprintf(text, sizeof(text), "get_%s", name);
+    return add_typeid(r, object, text);
+}
+
+int pyregistry_add_typeid(struct pyregistry *r, struct broker_queue *queue, const char *typeid_name)
+{
+    struct pyobject *object = object_of(r, queue);
+
+    TQ_ASSERT(object != NULL);
+    return add_typeid(r, object, typeid_name);
+}
+
+struct pyobject *pyregistry_by_typeid(struct pyregistry *r, struct tq_span name)
+{
+    struct typeid_entry *t;
+
+    HASH_FIND(hh, r->typeids, name.data, name.len, t);
+    return t != NULL ? t->object : NULL;
+}
+
+bool pyregistry_is_factory(struct tq_span name)
+{
+    return tq_span_is(name, "Queue") || tq_span_is(name, "JoinableQueue");
+}
+
+int pyregistry_fresh_name(struct pyregistry *r, char out[64])
+{
+    uint64_t random[2];
+
+    for (;;) {
+        struct entry *e;
+        int rv = tq_random_bytes(random, sizeof(random));
+
+        if (rv != TQ_OK)
+            return rv;
+        snprintf(out, 64, "made-%016llx%016llx", (unsigned long long)random[0], (unsigned long long)random[1]);
+        HASH_FIND(hh, r->objects, out, strlen(out), e);
+        if (e == NULL)
+            return TQ_OK;
+    }
+}
+
+int pyregistry_make(struct pyregistry *r, struct broker_queue *queue, struct pyobject **ret_object)
+{
+    struct pyobject *object = add_object(r, queue, broker_queue_name(queue));
+
+    if (object == NULL)
+        return TQ_ENOMEM;
+    *ret_object = object;
+    return TQ_OK;
+}
+
+struct pyobject *pyregistry_by_ident(struct pyregistry *r, struct tq_span ident)
+{
+    struct entry *e;
+
+    HASH_FIND(hh, r->objects, ident.data, ident.len, e);
+    return e != NULL ? &e->object : NULL;
+}
+
+void pyregistry_drop(struct pyregistry *r, struct pyobject *o)
+{
+    struct entry *e;
+
+    TQ_ASSERT(!o->declared);
+    HASH_FIND(hh, r->objects, o->ident, o->ident_len, e);
+    TQ_ASSERT(e != NULL && &e->object == o);
+    HASH_DEL(r->objects, e);
+    tq_free(e);
+}
+
+uint64_t pyregistry_count(const struct pyregistry *r)
+{
+    const struct entry *e;
+    uint64_t n = 0;
+
+    for (e = r->objects; e != NULL; e = e->hh.next)
+        n += e->object.refcount > 0;
+    return n;
+}
+
+static int by_ident(const void *a, const void *b)
+{
+    return strcmp((*(const struct pyobject *const *)a)->ident, (*(const struct pyobject *const *)b)->ident);
+}
+
+int pyregistry_debug_info(const struct pyregistry *r, struct tq_buf *out)
+{
+    size_t count = 0;
+    size_t max = HASH_COUNT(r->objects);
+    const struct pyobject **list;
+    const struct entry *e;
+    int rv = TQ_OK;
+
+    list = tq_malloc((max + 1) * sizeof(*list));
+    if (list == NULL)
+        return TQ_ENOMEM;
+    for (e = r->objects; e != NULL; e = e->hh.next) {
+        if (e->object.refcount > 0)
+            list[count++] = &e->object;
+    }
+    qsort(list, count, sizeof(*list), by_ident);
+    for (size_t i = 0; i < count && rv == TQ_OK; i++) {
+        char line[2 * BROKER_QUEUE_NAME_MAX + 160];
+
+        snprintf(line, sizeof(line), "%s  %s:       refcount=%lld\n    <taskq queue '%.40s' of %llu items>",
+                 i > 0 ? "\n" : "", list[i]->ident, (long long)list[i]->refcount,
+                 broker_queue_name(list[i]->queue), (unsigned long long)broker_queue_size(list[i]->queue));
+        rv = tq_buf_append_str(out, line);
+    }
+    tq_free(list);
+    return rv;
+}

@@ -1,0 +1,47 @@
+/* What Python clients see of the queues: typeids (the names they register), objects (idents, with Python's
+ * reference counts), and the factories Queue and JoinableQueue. A declared queue X answers to the typeids X
+ * and get_X and to further names; its ident is derived from its name, so it survives restarts, and never
+ * expires. What a client makes through a factory goes away when its count falls to zero. Pure. */
+#ifndef MASTER_PYREGISTRY_H
+#define MASTER_PYREGISTRY_H
+
+#include "common/bytes.h"
+#include "common/buf.h"
+#include "master/core/broker.h"
+
+struct pyobject {
+    uint64_t number; /* of this process, from 1; names the object to pyrefs */
+    struct broker_queue *queue;
+    int64_t refcount;
+    bool declared;
+    const char *ident; /* NUL-terminated */
+    size_t ident_len;
+};
+
+struct pyregistry; /* opaque */
+
+struct pyregistry *pyregistry_new(void); /* NULL when out of memory */
+void pyregistry_free(struct pyregistry *r);
+
+/* A declared queue under its typeids X and get_X. TQ_EEXISTS when a typeid is taken, TQ_ENOMEM. */
+int pyregistry_declare(struct pyregistry *r, struct broker_queue *queue);
+int pyregistry_add_typeid(struct pyregistry *r, struct broker_queue *queue, const char *typeid_name);
+/* The declared object of a typeid, or NULL. */
+struct pyobject *pyregistry_by_typeid(struct pyregistry *r, struct tq_span typeid_name);
+/* Is it the name of a factory (and not of a declared queue)? */
+bool pyregistry_is_factory(struct tq_span typeid_name);
+/* A factory's object: a fresh unguessable ident. TQ_ENOMEM, TQ_ECRYPTO. */
+int pyregistry_make(struct pyregistry *r, struct broker_queue *queue, struct pyobject **ret_object);
+/* Name for a factory-made queue, unique in this registry; out takes 64 bytes. TQ_ECRYPTO. */
+int pyregistry_fresh_name(struct pyregistry *r, char out[64]);
+
+struct pyobject *pyregistry_by_ident(struct pyregistry *r, struct tq_span ident);
+/* Forgets a factory-made object. */
+void pyregistry_drop(struct pyregistry *r, struct pyobject *o);
+
+/* Objects with a count above zero. */
+uint64_t pyregistry_count(const struct pyregistry *r);
+/* Python's debug_info: "  <ident>:       refcount=<n>\n    <...>" per object, sorted by ident. */
+int pyregistry_debug_info(const struct pyregistry *r, struct tq_buf *out);
+
+#endif

@@ -1,0 +1,447 @@
+#include "master/server.h"
+
+#include <sys/resource.h>
+#include <utlist.h>
+
+#include "common/assert.h"
+#include "common/err.h"
+#include "common/mem.h"
+#include "master/demo.h"
+#include "master/peer.h"
+#include "proto/python/item.h"
+
+#define WEAK_KEY_BYTES 16
+#define LISTEN_BACKLOG 65535 /* the kernel cuts it to its own limit; a small one makes clients hang */
+
+uint64_t server_now_ms(const struct server *s)
+{
+    return uv_now(s->loop);
+}
+
+/* ---- the broker and its effects ---- */
+
+static void run_effects(struct server *s)
+{
+    if (s->running_effects)
+        return;
+    s->running_effects = true;
+    for (size_t i = 0; i < s->effects.count; i++) {
+        /* a copy: carrying it out may step the broker, and the list may move */
+        struct broker_effect fx = s->effects.list[i];
+        struct endpoint *ep = (struct endpoint *)fx.session;
+
+        s->effects.list[i].body = NULL;
+        ep->on_effect(ep, &fx);
+        tq_body_unref(fx.body);
+    }
+    broker_effects_clear(&s->effects);
+    s->running_effects = false;
+}
+
+int server_step(struct server *s, const struct broker_event *ev)
+{
+    int rv = broker_step(s->broker, server_now_ms(s), ev, &s->effects);
+
+    run_effects(s);
+    return rv;
+}
+
+void server_remove_queue(struct server *s, struct broker_queue *queue)
+{
+    broker_remove(s->broker, queue, &s->effects);
+    run_effects(s);
+}
+
+/* ---- the one timer ---- */
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct server *s = timer->data;
+    struct tq_deadline *d;
+
+    s->timer_at_ms = UINT64_MAX;
+    while (!s->stopped && (d = tq_deadlines_pop_due(&s->deadlines, server_now_ms(s))) != NULL) {
+        struct broker_event ev = {.kind = BROKER_DUE, .deadline = d};
+
+        switch (d->kind) {
+        case BROKER_DEADLINE:
+            (void)server_step(s, &ev);
+            break;
+        case SERVER_DEADLINE_PEER:
+            peer_on_deadline(d);
+            break;
+        default:
+            server_close(s);
+        }
+    }
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+    struct server *s = prepare->data;
+    uint64_t next = tq_deadlines_next_ms(&s->deadlines);
+    uint64_t now = server_now_ms(s);
+
+    if (next == s->timer_at_ms)
+        return;
+    s->timer_at_ms = next;
+    if (next == UINT64_MAX)
+        (void)uv_timer_stop(&s->timer);
+    else
+        (void)uv_timer_start(&s->timer, on_timer, next > now ? next - now : 0, 0);
+}
+
+/* ---- listeners ---- */
+
+static bool is_loopback(const struct sockaddr_storage *ss)
+{
+    static const uint8_t v4[13] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127};
+
+    if (ss->ss_family == AF_INET)
+        return (ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) == 127;
+    if (ss->ss_family == AF_INET6) {
+        const struct in6_addr *a = &((const struct sockaddr_in6 *)ss)->sin6_addr;
+
+        return IN6_IS_ADDR_LOOPBACK(a) || memcmp(a, v4, sizeof(v4)) == 0;
+    }
+    return false;
+}
+
+static int resolve(struct server *s, const char *host, uint16_t port, struct sockaddr_storage *ret,
+                   char err[TQ_OPT_ERROR_MAX])
+{
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    uv_getaddrinfo_t req;
+    char service[8];
+    int rv;
+
+    snprintf(service, sizeof(service), "%u", port);
+    rv = uv_getaddrinfo(s->loop, &req, NULL, *host ? host : "0.0.0.0", service, &hints);
+    if (rv != 0) {
+        snprintf(err, TQ_OPT_ERROR_MAX,
+                 "cannot listen on '%.100s': unknown host (%s); give an address of this machine", host,
+                 uv_strerror(rv));
+        return TQ_ENOTFOUND;
+    }
+    memset(ret, 0, sizeof(*ret));
+    memcpy(ret, req.addrinfo->ai_addr, req.addrinfo->ai_addrlen);
+    uv_freeaddrinfo(req.addrinfo);
+    return TQ_OK;
+}
+
+static int check_key(const struct config *c, const struct sockaddr_storage *ss, const char *text,
+                     char err[TQ_OPT_ERROR_MAX])
+{
+    if (is_loopback(ss))
+        return TQ_OK;
+    if (c->authkey_len == 0) {
+        snprintf(err, TQ_OPT_ERROR_MAX,
+                 "will not listen on %.80s without an authkey: give --authkey-file FILE (16 bytes or more), "
+                 "or listen on 127.0.0.1",
+                 text);
+        return TQ_EINVAL;
+    }
+    if (c->authkey_len < WEAK_KEY_BYTES && !c->allow_weak_authkey) {
+        snprintf(err, TQ_OPT_ERROR_MAX,
+                 "will not listen on %.80s with an authkey of %zu bytes: it can be guessed; use 16 bytes or "
+                 "more, or say --allow-weak-authkey",
+                 text, c->authkey_len);
+        return TQ_EINVAL;
+    }
+    return TQ_OK;
+}
+
+static void address_text(const struct sockaddr_storage *ss, char out[80])
+{
+    char host[64] = "";
+
+    if (ss->ss_family == AF_INET6) {
+        (void)uv_ip6_name((const struct sockaddr_in6 *)ss, host, sizeof(host));
+        snprintf(out, 80, "[%s]:%u", host, ntohs(((const struct sockaddr_in6 *)ss)->sin6_port));
+    } else {
+        (void)uv_ip4_name((const struct sockaddr_in *)ss, host, sizeof(host));
+        snprintf(out, 80, "%s:%u", host, ntohs(((const struct sockaddr_in *)ss)->sin_port));
+    }
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    struct server *s = listener->data;
+
+    if (status < 0) {
+        tq_log(TQ_LOG_WARN, "ACCEPT-FAILED", "err=\"%s\"", uv_strerror(status));
+        return;
+    }
+    if (!s->stopping)
+        peer_accept(s, listener);
+}
+
+static int listen_on(struct server *s, unsigned i, char ret_text[80], char err[TQ_OPT_ERROR_MAX])
+{
+    const struct config *c = s->config;
+    struct sockaddr_storage ss;
+    uv_tcp_t *tcp = &s->listeners[i];
+    int len = sizeof(ss);
+    int rv = resolve(s, c->listen[i].host, c->listen[i].port, &ss, err);
+
+    if (rv != TQ_OK)
+        return rv;
+    address_text(&ss, ret_text);
+    rv = check_key(c, &ss, ret_text, err);
+    if (rv != TQ_OK)
+        return rv;
+    rv = uv_tcp_init(s->loop, tcp);
+    if (rv == 0) {
+        s->listener_count++;
+        tcp->data = s;
+        rv = uv_tcp_bind(tcp, (const struct sockaddr *)&ss, 0);
+    }
+    if (rv == 0)
+        rv = uv_listen((uv_stream_t *)tcp, LISTEN_BACKLOG, on_connection);
+    if (rv == 0)
+        rv = uv_tcp_getsockname(tcp, (struct sockaddr *)&ss, &len);
+    if (rv != 0) {
+        const char *remedy = rv == UV_EADDRINUSE      ? "another program has it: stop that, or take another port"
+                             : rv == UV_EADDRNOTAVAIL ? "it is no address of this machine"
+                             : rv == UV_EACCES        ? "ports below 1024 need privileges: take a higher one"
+                                                      : "choose another --listen";
+
+        snprintf(err, TQ_OPT_ERROR_MAX, "cannot listen on %.80s: %s; %s", ret_text, uv_strerror(rv), remedy);
+        return TQ_EIO;
+    }
+    address_text(&ss, ret_text);
+    return TQ_OK;
+}
+
+/* ---- opening ---- */
+
+static void raise_file_limit(void)
+{
+    struct rlimit lim;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &lim);
+    }
+}
+
+static int declare_queue(struct server *s, const struct config_queue *q, char err[TQ_OPT_ERROR_MAX])
+{
+    struct broker_queue *queue;
+    const char *what = q->name;
+    int rv = broker_declare(s->broker, q->name, &q->conf, &queue);
+
+    if (rv == TQ_OK)
+        rv = pyregistry_declare(s->registry, queue);
+    for (unsigned i = 0; rv == TQ_OK && i < q->typeid_count; i++) {
+        what = q->typeids[i];
+        rv = pyregistry_add_typeid(s->registry, queue, what);
+    }
+    if (rv != TQ_OK)
+        snprintf(err, TQ_OPT_ERROR_MAX, "cannot declare queue %.80s: the name '%.80s' %s", q->name, what,
+                 rv == TQ_EEXISTS ? "is taken by another queue" : tq_strerror(rv));
+    return rv;
+}
+
+static int open_core(struct server *s, char err[TQ_OPT_ERROR_MAX])
+{
+    const struct limits *l = &s->config->limits;
+    struct broker_limits limits = {.queues = (uint32_t)l->queues,
+                                   .memory_bytes = l->memory_bytes,
+                                   .held_per_session = (uint32_t)l->held_per_session};
+    int rv = TQ_OK;
+
+    s->broker = broker_new(&s->deadlines, &limits, tq_item_less);
+    s->registry = pyregistry_new();
+    if (s->broker == NULL || s->registry == NULL) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "out of memory");
+        return TQ_ENOMEM;
+    }
+    for (unsigned i = 0; rv == TQ_OK && i < s->config->queue_count; i++)
+        rv = declare_queue(s, &s->config->queues[i], err);
+    return rv;
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+    server_stop(signal->data, number == SIGINT ? "SIGINT" : "SIGTERM", 0);
+}
+
+static void open_handles(struct server *s)
+{
+    int rv = uv_timer_init(s->loop, &s->timer);
+
+    TQ_ASSERT(rv == 0);
+    rv = uv_prepare_init(s->loop, &s->prepare);
+    TQ_ASSERT(rv == 0);
+    (void)uv_signal_init(s->loop, &s->sigterm);
+    (void)uv_signal_init(s->loop, &s->sigint);
+    s->timer.data = s->prepare.data = s->sigterm.data = s->sigint.data = s;
+    (void)uv_prepare_start(&s->prepare, on_prepare);
+    (void)uv_signal_start(&s->sigterm, on_signal, SIGTERM);
+    (void)uv_signal_start(&s->sigint, on_signal, SIGINT);
+}
+
+static const char *const kind_names[] = {"fifo", "lifo", "priority"};
+static const char *const ack_names[] = {"auto", "explicit", "get"};
+
+static void banner(const struct server *s, char texts[CONFIG_LISTEN_MAX][80])
+{
+    const struct config *c = s->config;
+
+    for (unsigned i = 0; i < s->listener_count; i++)
+        tq_log(TQ_LOG_INFO, "LISTEN", "address=%s", texts[i]);
+    for (unsigned i = 0; i < c->queue_count; i++) {
+        const struct config_queue *q = &c->queues[i];
+
+        tq_log(TQ_LOG_INFO, "QUEUE", "name=%s kind=%s ack=%s maxsize=%lld typeids=%s,get_%s%s%s", q->name,
+               kind_names[q->conf.kind], ack_names[q->conf.ack], (long long)q->conf.maxsize, q->name, q->name,
+               q->typeid_count > 0 ? "," : "", q->typeid_count > 0 ? q->typeids[0] : "");
+    }
+    tq_log(TQ_LOG_INFO, "MODE", "durability=memory: what is queued is gone when this process ends");
+    if (c->authkey_warning[0] != '\0')
+        tq_log(TQ_LOG_WARN, "AUTHKEY", "%s", c->authkey_warning);
+    if (c->authkey_len == 0)
+        tq_log(TQ_LOG_WARN, "WEAK-KEY", "no authkey: loopback only; Python clients connect with authkey=b''; "
+                                        "remedy: --authkey-file FILE");
+    else if (c->authkey_len < WEAK_KEY_BYTES)
+        tq_log(TQ_LOG_WARN, "WEAK-KEY", "the authkey has %zu bytes and can be guessed from one recorded login; "
+                                        "remedy: 16 random bytes or more in --authkey-file FILE",
+               c->authkey_len);
+}
+
+int server_open(struct server *s, uv_loop_t *loop, const struct config *config, char err[TQ_OPT_ERROR_MAX])
+{
+    char texts[CONFIG_LISTEN_MAX][80];
+    int rv;
+
+    memset(s, 0, sizeof(*s));
+    s->loop = loop;
+    s->config = config;
+    s->timer_at_ms = UINT64_MAX;
+    s->drain_deadline.kind = SERVER_DEADLINE_DRAIN;
+    tq_deadlines_init(&s->deadlines);
+    tq_buf_init(&s->scratch, (size_t)config->limits.frame_bytes + 1024);
+    tq_auth_registry_init(&s->auth_registry);
+    pyrefs_init(&s->refs, 65536);
+    halfopen_init(&s->halfopen, (size_t)config->limits.half_open_max,
+                  (size_t)config->limits.half_open_per_source);
+    s->key.secret = tq_span(config->authkey, config->authkey_len);
+    s->key.name = "authkey";
+    s->session_limits =
+        (struct tq_session_limits){.preauth_frame_bytes = (uint32_t)config->limits.preauth_frame_bytes,
+                                   .preauth_frames = (uint32_t)config->limits.preauth_frames,
+                                   .frame_bytes = config->limits.frame_bytes};
+    raise_file_limit();
+    open_handles(s);
+    rv = open_core(s, err);
+    for (unsigned i = 0; rv == TQ_OK && i < config->listen_count; i++)
+        rv = listen_on(s, i, texts[i], err);
+    if (rv != TQ_OK)
+        return rv;
+    banner(s, texts);
+    printf("task-master ready on %s\n", texts[0]);
+    fflush(stdout);
+    if (config->demo_count > 0 && (rv = demo_start(s, config->demo_count)) != TQ_OK)
+        snprintf(err, TQ_OPT_ERROR_MAX, "the demo cannot start: %s", tq_strerror(rv));
+    return rv;
+}
+
+/* ---- stopping ---- */
+
+static void close_handle(uv_handle_t *handle)
+{
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+void server_close(struct server *s)
+{
+    struct peer *p;
+    struct peer *next;
+
+    if (s->stopped)
+        return;
+    s->stopped = true;
+    s->stopping = true;
+    DL_FOREACH_SAFE(s->peers, p, next)
+    {
+        peer_kill(p);
+    }
+    for (unsigned i = 0; i < s->listener_count; i++)
+        close_handle((uv_handle_t *)&s->listeners[i]);
+    close_handle((uv_handle_t *)&s->timer);
+    close_handle((uv_handle_t *)&s->prepare);
+    close_handle((uv_handle_t *)&s->sigterm);
+    close_handle((uv_handle_t *)&s->sigint);
+}
+
+static bool replies_pending(const struct server *s)
+{
+    const struct peer *p;
+
+    DL_FOREACH(s->peers, p)
+    {
+        if (p->write != NULL)
+            return true;
+    }
+    return false;
+}
+
+static void report(const struct server *s)
+{
+    const struct server_counters *c = &s->counters;
+    struct broker_stats b;
+
+    broker_get_stats(s->broker, &b);
+    tq_log(TQ_LOG_INFO, "STATS",
+           "connections=%llu authenticated=%llu calls=%llu puts=%llu gets=%llu acked=%llu returned=%llu "
+           "auth_failed=%llu preauth_timeouts=%llu preauth_dropped=%llu protocol_errors=%llu",
+           (unsigned long long)c->accepted, (unsigned long long)c->authenticated, (unsigned long long)c->calls,
+           (unsigned long long)b.puts, (unsigned long long)b.gets, (unsigned long long)b.acked,
+           (unsigned long long)b.returned, (unsigned long long)c->auth_failed,
+           (unsigned long long)c->preauth_timeouts, (unsigned long long)c->preauth_dropped,
+           (unsigned long long)(c->protocol_errors + c->preauth_protocol));
+    if (b.tasks > 0)
+        tq_log(TQ_LOG_WARN, "ITEMS-DROPPED", "items=%llu: they were in memory only",
+               (unsigned long long)b.tasks);
+}
+
+void server_stop(struct server *s, const char *why, int exit_status)
+{
+    if (s->stopping) {
+        server_close(s);
+        return;
+    }
+    s->stopping = true;
+    s->exit_status = exit_status;
+    tq_log(TQ_LOG_INFO, "STOP", "why=\"%s\"", why);
+    report(s);
+    for (unsigned i = 0; i < s->listener_count; i++)
+        close_handle((uv_handle_t *)&s->listeners[i]);
+    /* Not at once: whoever asked for the stop may stand on the stack, and its reply be on the way. */
+    if (tq_deadline_set(&s->deadlines, &s->drain_deadline,
+                        server_now_ms(s) + (replies_pending(s) ? s->config->limits.drain_timeout_ms : 0)) !=
+        TQ_OK)
+        server_close(s);
+}
+
+void server_peer_gone(struct server *s)
+{
+    if (s->stopping && !s->stopped && !replies_pending(s))
+        (void)tq_deadline_set(&s->deadlines, &s->drain_deadline, server_now_ms(s));
+}
+
+void server_deinit(struct server *s)
+{
+    TQ_ASSERT(s->peers == NULL);
+    demo_stop(s);
+    broker_effects_deinit(&s->effects);
+    broker_free(s->broker);
+    pyregistry_free(s->registry);
+    pyrefs_deinit(&s->refs);
+    halfopen_deinit(&s->halfopen);
+    tq_auth_registry_deinit(&s->auth_registry);
+    tq_deadlines_deinit(&s->deadlines);
+    tq_buf_deinit(&s->scratch);
+}

@@ -1,0 +1,253 @@
+/* Re-emission of items. See item.h for the rule. */
+#include "proto/python/item.h"
+#include "proto/python/pickle_ops.h"
+
+#include "common/assert.h"
+#include "common/err.h"
+#include "common/mem.h"
+
+/* BINUNICODE of 7 bytes: has no memo write, so that the numbering of the entries stays as it was. */
+static const uint8_t return_tag[] = "X\x07\0\0\0#RETURN";
+#define RETURN_TAG_LEN (sizeof(return_tag) - 1)
+
+/* BYTEARRAY8 is of protocol 5, which 3.6 and 3.7 cannot read. What stands for it makes no memo entry. */
+static const uint8_t bytearray_global[] = "cbuiltins\nbytearray\n";
+#define BYTEARRAY_GLOBAL_LEN (sizeof(bytearray_global) - 1)
+#define BYTEARRAY_HEAD_OLD   9u                             /* BYTEARRAY8 and its count */
+#define BYTEARRAY_HEAD_NEW   (BYTEARRAY_GLOBAL_LEN + 1 + 4) /* GLOBAL, BINBYTES and its count */
+#define BYTEARRAY_TAIL_NEW   2u                             /* TUPLE1 REDUCE */
+
+/* What stands before the item's opcodes in the reply, so that its memo references mean the same. */
+enum prefix {
+    PREFIX_NONE,   /* no references, or explicit indices only */
+    PREFIX_PAD,    /* references into itself, implicit numbering: as many entries as there were before */
+    PREFIX_REPLAY, /* references into the envelope: the request's own opcodes before it */
+};
+
+struct plan {
+    enum prefix prefix;
+    uint64_t prefix_len; /* bytes of pad or replay, clean-up included */
+    uint32_t pad;        /* entries to make */
+    uint32_t marks;      /* left by the replay */
+    uint32_t values;     /* left by the replay below the first mark */
+    uint64_t item_len;
+    bool prefix_plain; /* nothing to remove or rewrite: one memcpy */
+    bool item_plain;
+};
+
+/* Length of the opcodes [pos, end) without PROTO and FRAME and with BYTEARRAY8 rewritten. */
+static uint64_t filtered_len(const uint8_t *data, uint32_t pos, uint32_t end, bool *ret_plain)
+{
+    uint64_t len = end - pos;
+
+    *ret_plain = true;
+    while (pos < end) {
+        const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
+        uint32_t next = tq_pk_op_end(data, pos, end, op);
+
+        if (op->act == PK_ACT_PROTO || op->act == PK_ACT_FRAME) {
+            len -= next - pos;
+            *ret_plain = false;
+        } else if (data[pos] == PK_BYTEARRAY8) {
+            len += BYTEARRAY_HEAD_NEW + BYTEARRAY_TAIL_NEW - BYTEARRAY_HEAD_OLD;
+            *ret_plain = false;
+        }
+        pos = next;
+    }
+    return len;
+}
+
+static uint8_t *put_bytes(uint8_t *out, const void *p, size_t n)
+{
+    memcpy(out, p, n);
+    return out + n;
+}
+
+static uint8_t *put_bytearray(uint8_t *out, const uint8_t *bytes, uint32_t n)
+{
+    out = put_bytes(out, bytearray_global, BYTEARRAY_GLOBAL_LEN);
+    *out++ = PK_BINBYTES;
+    for (unsigned shift = 0; shift < 32; shift += 8)
+        *out++ = (uint8_t)(n >> shift);
+    if (n > 0)
+        out = put_bytes(out, bytes, n);
+    *out++ = PK_TUPLE1;
+    *out++ = PK_REDUCE;
+    return out;
+}
+
+static uint8_t *put_filtered(uint8_t *out, const uint8_t *data, uint32_t pos, uint32_t end, bool plain)
+{
+    uint32_t from = pos;
+
+    while (!plain && pos < end) {
+        const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
+        uint32_t next = tq_pk_op_end(data, pos, end, op);
+
+        if (op->act == PK_ACT_PROTO || op->act == PK_ACT_FRAME || data[pos] == PK_BYTEARRAY8) {
+            out = put_bytes(out, data + from, pos - from);
+            from = next;
+            if (data[pos] == PK_BYTEARRAY8)
+                out = put_bytearray(out, data + pos + BYTEARRAY_HEAD_OLD, next - pos - BYTEARRAY_HEAD_OLD);
+        }
+        pos = next;
+    }
+    return put_bytes(out, data + from, end - from);
+}
+
+/* Which prefix the item needs. */
+static enum prefix choose_prefix(const struct tq_pickle *p, struct tq_pk_range item)
+{
+    const uint8_t *data = p->input.data;
+    bool gets = false;
+    bool implicit = false;
+
+    for (uint32_t pos = item.start; pos < item.end;) {
+        const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
+        uint32_t next = tq_pk_op_end(data, pos, item.end, op);
+
+        if (op->act == PK_ACT_GET) {
+            /* A value that was memoized before the item began starts before it, and no other does. */
+            if (tq_pk_memo_at(p, tq_pk_memo_index(data, pos, next)) <= item.start)
+                return PREFIX_REPLAY;
+            gets = true;
+        } else if (op->act == PK_ACT_MEMOIZE) {
+            implicit = true;
+        }
+        pos = next;
+    }
+    if (!gets || !implicit)
+        return PREFIX_NONE;
+    /* Explicit indices among implicit ones: the pad's own could collide with them. */
+    return p->memo_explicit ? PREFIX_REPLAY : PREFIX_PAD;
+}
+
+static uint32_t count_memo_writes(const uint8_t *data, uint32_t end)
+{
+    uint32_t count = 0;
+
+    for (uint32_t pos = 0; pos < end;) {
+        const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
+
+        count += op->act == PK_ACT_MEMOIZE || op->act == PK_ACT_PUT;
+        pos = tq_pk_op_end(data, pos, end, op);
+    }
+    return count;
+}
+
+/* What the opcodes before the item leave on the stack. */
+static int count_left(const struct tq_pickle *p, uint32_t end, struct plan *plan)
+{
+    uint32_t small[TQ_PK_SMALL];
+    struct tq_pk_machine m = {
+        .data = p->input.data,
+        .limit = end,
+        .stack = small,
+        .cap = TQ_PK_SMALL,
+        .bound_at = TQ_PK_NO_OFFSET,
+    };
+    uint32_t *owned = NULL;
+    int rv;
+
+    if (end > TQ_PK_SMALL) {
+        m.cap = tq_pk_count_pushes(m.data, 0, end);
+        if (m.cap > 0) {
+            owned = tq_malloc((size_t)m.cap * sizeof(*owned));
+            if (owned == NULL)
+                return TQ_ENOMEM;
+        }
+        m.stack = owned;
+    }
+    rv = tq_pk_run(&m);
+    plan->marks = 0;
+    plan->values = 0;
+    for (uint32_t i = 0; i < m.height; i++) {
+        if (m.stack[i] & TQ_PK_MARK_BIT)
+            plan->marks++;
+        else if (plan->marks == 0)
+            plan->values++;
+    }
+    tq_free(owned);
+    return rv == 0 ? TQ_OK : TQ_EPROTO;
+}
+
+static int make_plan(const struct tq_pickle *p, struct tq_pk_range item, struct plan *plan)
+{
+    const uint8_t *data = p->input.data;
+    int rv;
+
+    *plan = (struct plan){.prefix = choose_prefix(p, item)};
+    plan->item_len = filtered_len(data, item.start, item.end, &plan->item_plain);
+    if (plan->prefix == PREFIX_PAD) {
+        plan->pad = count_memo_writes(data, item.start);
+        plan->prefix_len = plan->pad > 0 ? (uint64_t)plan->pad + 2 : 0;
+    } else if (plan->prefix == PREFIX_REPLAY) {
+        rv = count_left(p, item.start, plan);
+        if (rv != TQ_OK)
+            return rv;
+        plan->prefix_len = filtered_len(data, 0, item.start, &plan->prefix_plain);
+        plan->prefix_len += (uint64_t)plan->marks + plan->values;
+    }
+    return TQ_OK;
+}
+
+static uint8_t *put_prefix(uint8_t *out, const struct tq_pickle *p, uint32_t item_start,
+                           const struct plan *plan)
+{
+    if (plan->prefix == PREFIX_PAD && plan->pad > 0) {
+        *out++ = PK_NONE;
+        memset(out, PK_MEMOIZE, plan->pad);
+        out += plan->pad;
+        *out++ = PK_POP;
+    } else if (plan->prefix == PREFIX_REPLAY) {
+        out = put_filtered(out, p->input.data, 0, item_start, plan->prefix_plain);
+        memset(out, PK_POP_MARK, plan->marks);
+        out += plan->marks;
+        memset(out, PK_POP, plan->values);
+        out += plan->values;
+    }
+    return out;
+}
+
+int tq_item_from_request(const struct tq_pickle *request, struct tq_pk_range item, struct tq_body **ret_body)
+{
+    const uint8_t *data = request->input.data;
+    struct plan plan;
+    struct tq_body *body;
+    uint64_t len;
+    uint8_t *out;
+    int rv;
+
+    if (item.start >= item.end || item.end > request->input.len)
+        return TQ_EPROTO;
+    /* A copy of something below the item; and what only a hand-made pickle does behind it. */
+    if (data[item.start] == PK_DUP || request->alias_write >= item.end)
+        return TQ_EPROTO;
+    rv = make_plan(request, item, &plan);
+    if (rv != TQ_OK)
+        return rv;
+    len = 2 + plan.prefix_len + RETURN_TAG_LEN + plan.item_len + 2;
+    if (len > INT32_MAX)
+        return TQ_ELIMIT;
+    body = tq_body_new((uint32_t)len + 4);
+    if (body == NULL)
+        return TQ_ENOMEM;
+    tq_store_be32(body->data, (uint32_t)len);
+    out = body->data + 4;
+    *out++ = PK_PROTO;
+    if (request->proto == 5)
+        *out++ = 4; /* nothing of protocol 5 is kept */
+    else
+        *out++ = request->proto < 2 ? 2 : request->proto; /* TUPLE2; a reader treats 0 to 2 alike */
+    out = put_prefix(out, request, item.start, &plan);
+    out = put_bytes(out, return_tag, RETURN_TAG_LEN);
+    body->item_off = (uint32_t)(out - body->data);
+    body->item_len = (uint32_t)plan.item_len;
+    body->flavor = TQ_BODY_PYTHON_REPLY;
+    out = put_filtered(out, data, item.start, item.end, plan.item_plain);
+    *out++ = PK_TUPLE2;
+    *out++ = PK_STOP;
+    TQ_ASSERT(out == body->data + body->len);
+    *ret_body = body;
+    return TQ_OK;
+}

@@ -1,0 +1,19 @@
+/* n * n, in the words of the example: what Python's '%d * %d = %d' % (n, n, n * n) gives. Pure. */
+#ifndef WORKER_RUNNERS_SQUARE_H
+#define WORKER_RUNNERS_SQUARE_H
+
+#include "common/buf.h"
+#include "proto/python/pickle.h"
+
+/* Larger ints are refused: decimal text costs the square of the length, and this is the loop's thread.
+ * Python itself refuses to print more than 4,300 digits from 3.11 on. */
+#define SQUARE_INT_MAX_BYTES  16384
+#define SQUARE_INT_MAX_DIGITS 39456 /* of so many bytes */
+
+/* 0: `shown` is n as %d prints it, `result` the line of the example. 1: cannot be squared; `result` says why
+ * ("error: cannot square 'abc' (str)"), `shown` is empty. Both are cleared first and get no NUL.
+ * TQ_ENOMEM, TQ_ELIMIT (of the buffers). */
+int square_task(const struct tq_pickle *pickle, struct tq_pk_range value, struct tq_buf *shown,
+                struct tq_buf *result);
+
+#endif
