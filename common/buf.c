@@ -31,6 +31,8 @@ int tq_buf_reserve(struct tq_buf *b, size_t n)
         cap = b->len + n;
     if (cap < 64)
         cap = 64;
+    if (cap > b->max)
+        cap = b->max; /* b->len + n is within it */
     data = tq_realloc(b->data, cap);
     if (data == NULL)
         return TQ_ENOMEM;

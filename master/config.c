@@ -261,31 +261,68 @@ int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_
     LIMITS_LIST(LIMIT_DEFAULT)
 #undef LIMIT_DEFAULT
     struct tq_opt table[] = {
-        {.name = "listen", .type = TQ_OPT_STRING, .arg = "HOST:PORT", .dflt = "127.0.0.1:5000",
-         .set = set_listen, .group = "Service",
+        {.name = "listen",
+         .type = TQ_OPT_STRING,
+         .arg = "HOST:PORT",
+         .dflt = "127.0.0.1:5000",
+         .set = set_listen,
+         .group = "Service",
          .help = "serve here; may be given more than once; port 0 takes any free one"},
-        {.name = "authkey-file", .type = TQ_OPT_STRING, .arg = "FILE", .set = set_authkey_file,
+        {.name = "authkey-file",
+         .type = TQ_OPT_STRING,
+         .arg = "FILE",
+         .set = set_authkey_file,
          .help = "the key that peers must have; also from TASKQ_AUTHKEY; without a key: loopback only"},
-        {.name = "authkey", .type = TQ_OPT_STRING, .arg = "KEY", .set = set_authkey,
+        {.name = "authkey",
+         .type = TQ_OPT_STRING,
+         .arg = "KEY",
+         .set = set_authkey,
          .help = "the key as text (other users can see it in the process list)"},
-        {.name = "allow-weak-authkey", .type = TQ_OPT_FLAG, .flag = &c->allow_weak_authkey,
+        {.name = "allow-weak-authkey",
+         .type = TQ_OPT_FLAG,
+         .flag = &c->allow_weak_authkey,
          .help = "let a key of less than 16 bytes protect an address other than loopback"},
-        {.name = "refuse-md5", .type = TQ_OPT_FLAG, .flag = &c->refuse_md5,
+        {.name = "refuse-md5",
+         .type = TQ_OPT_FLAG,
+         .flag = &c->refuse_md5,
          .help = "refuse HMAC-MD5 answers: Python 3.11 and older cannot log in then"},
-        {.name = "queue", .type = TQ_OPT_STRING, .arg = "NAME[,SETTING=VALUE]...", .set = set_queue,
-         .help = "declare a queue: kind=fifo|lifo|priority, maxsize=N, ack=auto|explicit|get, "
-                 "typeid=ID (a further name for Python's register); task_queue and result_queue always exist"},
-        {.name = "allow-shutdown", .type = TQ_OPT_FLAG, .flag = &c->allow_shutdown,
+        {.name = "queue",
+         .type = TQ_OPT_STRING,
+         .arg = "NAME[,SETTING=VALUE]...",
+         .set = set_queue,
+         .help =
+             "declare a queue: kind=fifo|lifo|priority, maxsize=N, ack=auto|explicit|get, "
+             "typeid=ID (a further name for Python's register); task_queue and result_queue always exist"},
+        {.name = "allow-shutdown",
+         .type = TQ_OPT_FLAG,
+         .flag = &c->allow_shutdown,
          .help = "obey manager.shutdown() of an authenticated client"},
-        {.name = "wait-pipelined", .type = TQ_OPT_FLAG, .flag = &c->wait_pipelined,
+        {.name = "wait-pipelined",
+         .type = TQ_OPT_FLAG,
+         .flag = &c->wait_pipelined,
          .help = "a request sent behind a waiting call waits for it; by default it cancels the call, "
                  "as a Python client does that send only after Ctrl-C"},
-        {.name = "demo", .type = TQ_OPT_NUMBER, .arg = "N", .number = &c->demo_count, .min = 0, .max = 1000000,
+        {.name = "demo",
+         .type = TQ_OPT_NUMBER,
+         .arg = "N",
+         .number = &c->demo_count,
+         .min = 0,
+         .max = 1000000,
          .help = "put N random numbers into task_queue, print N results, exit: the example's master"},
-        {.name = "log-level", .type = TQ_OPT_STRING, .arg = "LEVEL", .dflt = "info", .set = set_log_level,
+        {.name = "log-level",
+         .type = TQ_OPT_STRING,
+         .arg = "LEVEL",
+         .dflt = "info",
+         .set = set_log_level,
          .help = "debug, info, warn or error"},
-#define LIMIT_OPTION(field, option, type_, unit, dflt_, min_, max_, prose)                                     \
-    {.name = option, .type = type_, .arg = unit, .number = &c->limits.field, .min = min_, .max = max_, .help = prose},
+#define LIMIT_OPTION(field, option, type_, unit, dflt_, min_, max_, prose)                                   \
+    {.name = option,                                                                                         \
+     .type = type_,                                                                                          \
+     .arg = unit,                                                                                            \
+     .number = &c->limits.field,                                                                             \
+     .min = min_,                                                                                            \
+     .max = max_,                                                                                            \
+     .help = prose},
         LIMITS_LIST(LIMIT_OPTION)
 #undef LIMIT_OPTION
     };

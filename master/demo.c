@@ -47,9 +47,13 @@ static int number_item(uint64_t number, struct tq_body **ret_body)
 
 static void end(struct demo *d, int status)
 {
+    struct broker_event close = {
+        .kind = BROKER_SESSION_CLOSE, .session = &d->endpoint.session, .close_mode = BROKER_CLOSE_ACK};
+
     if (d->ended)
         return;
     d->ended = true;
+    (void)server_step(d->server, &close);
     server_stop(d->server, "the demo is over", status);
 }
 

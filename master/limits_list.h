@@ -16,8 +16,8 @@
       "a wrong answer is refused only after this time")                                                      \
     X(first_request_timeout_ms, "first-request-timeout", TQ_OPT_SECONDS, "SECONDS", 10000, 100, 600000,      \
       "from authenticated to the first request")                                                             \
-    X(frame_bytes, "max-frame-bytes", TQ_OPT_NUMBER, "BYTES", 64ull * 1024 * 1024 + 65536, 1024,             \
-      1ull << 30, "one request: an item and its envelope")                                                   \
+    X(frame_bytes, "max-frame-bytes", TQ_OPT_NUMBER, "BYTES", 64ull * 1024 * 1024 + 65536, 1024, 1ull << 30, \
+      "one request: an item and its envelope")                                                               \
     X(write_timeout_ms, "write-timeout", TQ_OPT_SECONDS, "SECONDS", 10000, 100, 3600000,                     \
       "a peer that reads nothing of its reply for this long is cut")                                         \
     X(input_bytes, "max-input-bytes", TQ_OPT_NUMBER, "BYTES", 1024 * 1024, 65536, 1ull << 30,                \

@@ -303,7 +303,8 @@ static void on_fail(struct peer *p, const struct tq_session_event *ev)
     }
     if (ev->err == TQ_EREFLECT) {
         s->counters.reflected++;
-        tq_log(TQ_LOG_WARN, "AUTH-REFLECTED", "peer=%s: it sent one of our own challenges back", peer_text(p));
+        tq_log(TQ_LOG_WARN, "AUTH-REFLECTED", "peer=%s: it sent one of our own challenges back",
+               peer_text(p));
     } else if (p->state == PEER_HANDSHAKE) {
         s->counters.preauth_protocol++;
         tq_log(TQ_LOG_WARN, "PREAUTH-PROTOCOL", "peer=%s err=\"%s\": not a Python manager's client?",

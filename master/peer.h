@@ -24,7 +24,7 @@ struct peer {
     bool close_after_write;
     bool reading;
     bool handle_closed;
-    bool wants_delivered;     /* the pending write is the reply of a get */
+    bool wants_delivered; /* the pending write is the reply of a get */
     struct server *server;
     struct peer *prev, *next;
     uv_tcp_t tcp;
@@ -37,7 +37,7 @@ struct peer {
     struct peer_write *write; /* NULL: nothing pending */
     struct tq_buf stash;      /* input that waits for the pending write */
     char *name;               /* what accept_connection announced, for the log; or NULL */
-    uint64_t held_object;         /* number of the object of the last get */
+    uint64_t held_object;     /* number of the object of the last get */
 };
 
 /* Accepts from a listener. */

@@ -57,8 +57,8 @@ static int shown(struct tq_span name)
     return (int)(name.len < 100 ? name.len : 100);
 }
 
-static int bind_params(const struct signature *s, const char *owner, struct pycall *c, const struct tq_py_request *r,
-                char text[PYCALL_TEXT_MAX])
+static int bind_params(const struct signature *s, struct pycall *c, const struct tq_py_request *r,
+                       char text[PYCALL_TEXT_MAX])
 {
     for (uint32_t i = 0; i < r->arg_count && i < s->count; i++) {
         c->given[i] = true;
@@ -69,12 +69,13 @@ static int bind_params(const struct signature *s, const char *owner, struct pyca
         int at = find_param(s, name);
 
         if (at < 0) {
-            snprintf(text, PYCALL_TEXT_MAX, "%s() got an unexpected keyword argument '%.*s'", owner,
+            snprintf(text, PYCALL_TEXT_MAX, "Queue.%s() got an unexpected keyword argument '%.*s'", s->name,
                      shown(name), (const char *)name.data);
             return 1;
         }
         if (c->given[at]) {
-            snprintf(text, PYCALL_TEXT_MAX, "%s() got multiple values for argument '%s'", owner, s->params[at]);
+            snprintf(text, PYCALL_TEXT_MAX, "Queue.%s() got multiple values for argument '%s'", s->name,
+                     s->params[at]);
             return 1;
         }
         c->given[at] = true;
@@ -83,15 +84,16 @@ static int bind_params(const struct signature *s, const char *owner, struct pyca
     if (r->arg_count > s->count) {
         /* Python counts self */
         if (s->required == s->count)
-            snprintf(text, PYCALL_TEXT_MAX, "%s() takes %u positional argument%s but %u were given", owner,
-                     s->count + 1u, s->count > 0 ? "s" : "", r->arg_count + 1u);
+            snprintf(text, PYCALL_TEXT_MAX, "Queue.%s() takes %u positional argument%s but %u were given",
+                     s->name, s->count + 1u, s->count > 0 ? "s" : "", r->arg_count + 1u);
         else
-            snprintf(text, PYCALL_TEXT_MAX, "%s() takes from %u to %u positional arguments but %u were given",
-                     owner, s->required + 1u, s->count + 1u, r->arg_count + 1u);
+            snprintf(text, PYCALL_TEXT_MAX,
+                     "Queue.%s() takes from %u to %u positional arguments but %u were given", s->name,
+                     s->required + 1u, s->count + 1u, r->arg_count + 1u);
         return 1;
     }
     if (s->required > 0 && !c->given[0]) {
-        snprintf(text, PYCALL_TEXT_MAX, "%s() missing 1 required positional argument: '%s'", owner,
+        snprintf(text, PYCALL_TEXT_MAX, "Queue.%s() missing 1 required positional argument: '%s'", s->name,
                  s->params[0]);
         return 1;
     }
@@ -102,8 +104,6 @@ int pycall_bind(struct pycall *c, const struct tq_py_request *r, enum pymethod m
                 char text[PYCALL_TEXT_MAX])
 {
     const struct signature *s = NULL;
-    char owner[40];
-
     *c = (struct pycall){.method = method};
     for (size_t i = 0; i < sizeof(signatures) / sizeof(signatures[0]); i++) {
         if (signatures[i].method == method)
@@ -113,8 +113,7 @@ int pycall_bind(struct pycall *c, const struct tq_py_request *r, enum pymethod m
         return 1;
     if (r->arg_count == 0 && r->kwarg_count == 0 && s->required == 0)
         return 0;
-    snprintf(owner, sizeof(owner), "Queue.%s", s->name);
-    return bind_params(s, owner, c, r, text);
+    return bind_params(s, c, r, text);
 }
 
 /* Python's order: `timeout is None`, then `timeout < 0`, then the wait itself. */
@@ -191,10 +190,9 @@ bool pycall_immediate(const struct pycall *c, const struct tq_py_request *r)
     return c->given[0] && tq_pk_truth(&r->pickle, c->value[0]);
 }
 
-int pycall_bind_factory(const struct tq_py_request *r, int64_t *ret_maxsize,
-                        char text[PYCALL_TEXT_MAX])
+int pycall_bind_factory(const struct tq_py_request *r, int64_t *ret_maxsize, char text[PYCALL_TEXT_MAX])
 {
-    static const struct signature factory = {PY_METHOD_NONE, "Queue", 1, 0, {"maxsize"}};
+    static const struct signature factory = {PY_METHOD_NONE, "__init__", 1, 0, {"maxsize"}};
     struct tq_py_request args = *r; /* without the typeid in front */
     struct pycall c = {0};
     struct tq_pk_value v;
@@ -203,7 +201,7 @@ int pycall_bind_factory(const struct tq_py_request *r, int64_t *ret_maxsize,
     args.arg_count--;
     for (uint32_t i = 0; i < args.arg_count; i++)
         args.args[i] = r->args[i + 1];
-    if (bind_params(&factory, "Queue.__init__", &c, &args, text) != 0)
+    if (bind_params(&factory, &c, &args, text) != 0)
         return 1;
     if (!c.given[0])
         return 0;

@@ -62,7 +62,6 @@ struct tq_pk_range pycall_item(const struct pycall *c);
 bool pycall_immediate(const struct pycall *c, const struct tq_py_request *r);
 
 /* Signature of the factory Queue(maxsize=0). 0 and *ret_maxsize; 1: TypeError with text. */
-int pycall_bind_factory(const struct tq_py_request *r, int64_t *ret_maxsize,
-                        char text[PYCALL_TEXT_MAX]);
+int pycall_bind_factory(const struct tq_py_request *r, int64_t *ret_maxsize, char text[PYCALL_TEXT_MAX]);
 
 #endif

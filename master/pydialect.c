@@ -282,8 +282,9 @@ static void control_shutdown(struct peer *p, const struct tq_py_request *r)
     (void)r;
     if (!p->server->config->allow_shutdown) {
         tq_log(TQ_LOG_WARN, "SHUTDOWN-REFUSED", "peer=%s", peer_text(p));
-        reply_traceback(p, "PermissionError: this task-master is shared and does not obey shutdown(): stop it "
-                           "where it runs, or start it with --allow-shutdown");
+        reply_traceback(p,
+                        "PermissionError: this task-master is shared and does not obey shutdown(): stop it "
+                        "where it runs, or start it with --allow-shutdown");
         return;
     }
     tq_log(TQ_LOG_INFO, "SHUTDOWN", "peer=%s", peer_text(p));
@@ -296,17 +297,19 @@ static void control_shutdown(struct peer *p, const struct tq_py_request *r)
 
 static const struct {
     const char *name;
+    unsigned least; /* arguments */
+    unsigned most;
     void (*handle)(struct peer *p, const struct tq_py_request *r);
 } controls[] = {
-    {"dummy", control_dummy},
-    {"create", control_create},
-    {"incref", control_incref},
-    {"decref", control_decref},
-    {"accept_connection", control_accept},
-    {"get_methods", control_get_methods},
-    {"number_of_objects", control_number_of_objects},
-    {"debug_info", control_debug_info},
-    {"shutdown", control_shutdown},
+    {"dummy", 0, 0, control_dummy},
+    {"create", 1, TQ_PY_ARGS_MAX, control_create},
+    {"incref", 1, 1, control_incref},
+    {"decref", 1, 1, control_decref},
+    {"accept_connection", 1, 1, control_accept},
+    {"get_methods", 1, 1, control_get_methods},
+    {"number_of_objects", 0, 0, control_number_of_objects},
+    {"debug_info", 0, 0, control_debug_info},
+    {"shutdown", 0, 0, control_shutdown},
 };
 
 static void control(struct peer *p, const struct tq_py_request *r)
@@ -316,10 +319,16 @@ static void control(struct peer *p, const struct tq_py_request *r)
 
     p->server->counters.control_calls++;
     for (size_t i = 0; i < sizeof(controls) / sizeof(controls[0]); i++) {
-        if (tq_span_is(r->function, controls[i].name)) {
+        if (!tq_span_is(r->function, controls[i].name))
+            continue;
+        if (r->arg_count >= controls[i].least && r->arg_count <= controls[i].most) {
             controls[i].handle(p, r);
             return;
         }
+        snprintf(text, sizeof(text), "TypeError: %s() takes %u argument%s but %u were given",
+                 controls[i].name, controls[i].least, controls[i].least == 1 ? "" : "s", r->arg_count);
+        reply_traceback(p, text);
+        return;
     }
     snprintf(text, sizeof(text), "AssertionError: '%s' unrecognized", shown(quoted, r->function));
     reply_traceback(p, text);
@@ -430,10 +439,11 @@ static void not_exposed(struct peer *p, struct tq_span function)
     char text[SHOWN_MAX + 240];
     char quoted[SHOWN_MAX];
 
-    snprintf(text, sizeof(text),
-             "AttributeError: method '%s' of <class 'queue.Queue'> object is not in exposed=('empty', 'full', "
-             "'get', 'get_nowait', 'join', 'put', 'put_nowait', 'qsize', 'shutdown', 'task_done')",
-             shown(quoted, function));
+    snprintf(
+        text, sizeof(text),
+        "AttributeError: method '%s' of <class 'queue.Queue'> object is not in exposed=('empty', 'full', "
+        "'get', 'get_nowait', 'join', 'put', 'put_nowait', 'qsize', 'shutdown', 'task_done')",
+        shown(quoted, function));
     reply_traceback(p, text);
 }
 

@@ -17,12 +17,12 @@ struct pyref {
     uint64_t pending_at_ms;  /* last step of a row of create, incref, decref */
     uint64_t row_done_at_ms; /* a decref was taken for a row's last step */
     uint64_t exits_at_ms;
-    uint32_t creates;        /* rows whose incref must still come */
-    uint32_t rows;           /* rows whose decref must still come */
-    uint32_t bare_increfs;   /* increfs without a row: forked children that nobody claimed */
-    uint32_t exits;          /* farewells that no close was matched with, fresh */
-    uint32_t stale_exits;    /* the same, older than PYREFS_FRESH_MS */
-    uint32_t users;          /* judged sessions that use the object, limbo included */
+    uint32_t creates;      /* rows whose incref must still come */
+    uint32_t rows;         /* rows whose decref must still come */
+    uint32_t bare_increfs; /* increfs without a row: forked children that nobody claimed */
+    uint32_t exits;        /* farewells that no close was matched with, fresh */
+    uint32_t stale_exits;  /* the same, older than PYREFS_FRESH_MS */
+    uint32_t users;        /* judged sessions that use the object, limbo included */
     bool row_done;
     struct pyrefs_session *limbo;
     struct pyref *prev, *next; /* order of last use */

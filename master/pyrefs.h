@@ -26,8 +26,8 @@
 /* Rows of create, incref, decref take milliseconds; a clean exit's decref precedes the close by as much. */
 #define PYREFS_SETTLE_MS 2000
 /* How long an exit's decref stays good for the close that belongs to it. */
-#define PYREFS_FRESH_MS  5000
-#define PYREFS_USED_MAX  8
+#define PYREFS_FRESH_MS 5000
+#define PYREFS_USED_MAX 8
 
 struct pyrefs_addr {
     uint8_t bytes[16]; /* IPv6, or IPv4 mapped into it */
@@ -36,7 +36,7 @@ struct pyrefs_addr {
 struct pyref; /* one (address, object) */
 
 struct pyrefs {
-    struct pyref *table; /* hash */
+    struct pyref *table;  /* hash */
     struct pyref *oldest; /* in order of last use, for the ceiling */
     size_t count;
     size_t max;
@@ -57,7 +57,7 @@ struct pyrefs_session {
 };
 
 enum pyrefs_verdict {
-    PYREFS_LEFT,   /* cleanly, or not judged */
+    PYREFS_LEFT, /* cleanly, or not judged */
     PYREFS_DIED,
     PYREFS_UNSURE, /* decided when pyrefs_decref returns it, or by pyrefs_decide at the latest */
 };

@@ -62,8 +62,8 @@ static struct pyobject *add_object(struct pyregistry *r, struct broker_queue *qu
     if (e == NULL)
         return NULL;
     memcpy(e->ident, ident, len + 1);
-    e->object = (struct pyobject){
-        .number = ++r->last_number, .queue = queue, .ident = e->ident, .ident_len = len};
+    e->object =
+        (struct pyobject){.number = ++r->last_number, .queue = queue, .ident = e->ident, .ident_len = len};
     HASH_ADD_KEYPTR(hh, r->objects, e->ident, len, e);
     if (e->hh.tbl == NULL) {
         tq_free(e);
@@ -157,7 +157,8 @@ int pyregistry_fresh_name(struct pyregistry *r, char out[64])
 
         if (rv != TQ_OK)
             return rv;
-        snprintf(out, 64, "made-%016llx%016llx", (unsigned long long)random[0], (unsigned long long)random[1]);
+        snprintf(out, 64, "made-%016llx%016llx", (unsigned long long)random[0],
+                 (unsigned long long)random[1]);
         HASH_FIND(hh, r->objects, out, strlen(out), e);
         if (e == NULL)
             return TQ_OK;

@@ -201,7 +201,7 @@ static int listen_on(struct server *s, unsigned i, char ret_text[80], char err[T
     if (rv == 0)
         rv = uv_tcp_getsockname(tcp, (struct sockaddr *)&ss, &len);
     if (rv != 0) {
-        const char *remedy = rv == UV_EADDRINUSE      ? "another program has it: stop that, or take another port"
+        const char *remedy = rv == UV_EADDRINUSE ? "another program has it: stop that, or take another port"
                              : rv == UV_EADDRNOTAVAIL ? "it is no address of this machine"
                              : rv == UV_EACCES        ? "ports below 1024 need privileges: take a higher one"
                                                       : "choose another --listen";
@@ -302,11 +302,13 @@ static void banner(const struct server *s, char texts[CONFIG_LISTEN_MAX][80])
     if (c->authkey_warning[0] != '\0')
         tq_log(TQ_LOG_WARN, "AUTHKEY", "%s", c->authkey_warning);
     if (c->authkey_len == 0)
-        tq_log(TQ_LOG_WARN, "WEAK-KEY", "no authkey: loopback only; Python clients connect with authkey=b''; "
-                                        "remedy: --authkey-file FILE");
+        tq_log(TQ_LOG_WARN, "WEAK-KEY",
+               "no authkey: loopback only; Python clients connect with authkey=b''; "
+               "remedy: --authkey-file FILE");
     else if (c->authkey_len < WEAK_KEY_BYTES)
-        tq_log(TQ_LOG_WARN, "WEAK-KEY", "the authkey has %zu bytes and can be guessed from one recorded login; "
-                                        "remedy: 16 random bytes or more in --authkey-file FILE",
+        tq_log(TQ_LOG_WARN, "WEAK-KEY",
+               "the authkey has %zu bytes and can be guessed from one recorded login; "
+               "remedy: 16 random bytes or more in --authkey-file FILE",
                c->authkey_len);
 }
 
@@ -397,9 +399,9 @@ static void report(const struct server *s)
     tq_log(TQ_LOG_INFO, "STATS",
            "connections=%llu authenticated=%llu calls=%llu puts=%llu gets=%llu acked=%llu returned=%llu "
            "auth_failed=%llu preauth_timeouts=%llu preauth_dropped=%llu protocol_errors=%llu",
-           (unsigned long long)c->accepted, (unsigned long long)c->authenticated, (unsigned long long)c->calls,
-           (unsigned long long)b.puts, (unsigned long long)b.gets, (unsigned long long)b.acked,
-           (unsigned long long)b.returned, (unsigned long long)c->auth_failed,
+           (unsigned long long)c->accepted, (unsigned long long)c->authenticated,
+           (unsigned long long)c->calls, (unsigned long long)b.puts, (unsigned long long)b.gets,
+           (unsigned long long)b.acked, (unsigned long long)b.returned, (unsigned long long)c->auth_failed,
            (unsigned long long)c->preauth_timeouts, (unsigned long long)c->preauth_dropped,
            (unsigned long long)(c->protocol_errors + c->preauth_protocol));
     if (b.tasks > 0)

@@ -6,10 +6,7 @@
 
 /* Keys of the table are nonces that we drew ourselves: their first bytes are as good as any hash. */
 #define HASH_FUNCTION(key, key_len, hash) memcpy(&(hash), (key), sizeof(hash))
-#define HASH_NONFATAL_OOM                 1
-#define uthash_malloc(n)                  tq_malloc(n)
-#define uthash_free(p, n)                 tq_free(p)
-#include <uthash.h>
+#include "common/hash.h"
 
 #define CHALLENGE "#CHALLENGE#"
 #define WELCOME   "#WELCOME#"

@@ -160,7 +160,7 @@ run_integration() {
         failed=$((failed + 1))
         return
     fi
-    TASKQ_BUILD=$build xargs -P "$jobs" -n 1 sh -c "$one_file" sh "$work" "$limit" <"$work/files"
+    TASKQ_BUILD=$top/$build xargs -P "$jobs" -n 1 sh -c "$one_file" sh "$work" "$limit" <"$work/files"
     good=0 bad=0
     while IFS= read -r file; do
         counts="$work/$(basename "$file" .py).counts"

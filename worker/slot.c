@@ -567,12 +567,24 @@ void slot_stop(struct slot *s)
 {
     const struct agent_conf *conf = s->agent->conf;
 
-    if (s->state == SLOT_NEW || (s->state == SLOT_JOIN && !s->has_result))
+    switch (s->state) {
+    case SLOT_NEW:
         slot_abort(s);
-    /* The get that waits could still be answered with a task. A Python server would lose that task if we went
-     * away; a task-master takes it back, as long as no decref says that we left in good order. */
-    else if (s->state == SLOT_POLL && !conf->peer_python && conf->poll_timeout_ms > SHORT_POLL_MS)
-        slot_abort(s);
+        break;
+    case SLOT_JOIN:
+        /* Once it may hold references it goes on, so as to leave in good order. */
+        if (!s->has_result && (s->step == JOIN_DUMMY || pym_peer_is_down(&s->agent->peer)))
+            slot_abort(s);
+        break;
+    case SLOT_POLL:
+        /* The get that waits could still be answered with a task. A Python server would lose that task if we
+         * went away; a task-master takes it back, as long as no decref says that we left in good order. */
+        if (!conf->peer_python && conf->poll_timeout_ms > SHORT_POLL_MS)
+            slot_abort(s);
+        break;
+    default:
+        break;
+    }
 }
 
 void slot_init(struct slot *s, struct agent *a)

@@ -82,7 +82,7 @@ static const char *check_served(const struct broker *b, const struct broker_queu
     RULE(q->putters == NULL || broker_queue_is_full(q) || q->is_short);
     RULE(!q->removed || (q->getters == NULL && q->putters == NULL && q->joiners == NULL));
     RULE(!q->removed || q->leased > 0);
-    if (q->is_short && b->marked == NULL && q->putters != NULL && !broker_queue_is_full(q) &&
+    if (q->is_short && b->retry.at_ms == UINT64_MAX && q->putters != NULL && !broker_queue_is_full(q) &&
         b->short_of_memory[q->short_class] == q)
         RULE(!broker_memory_fits(b, q->putters->memory_class, q->putters->session, q->putters->task->body));
     return NULL;

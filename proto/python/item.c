@@ -24,6 +24,15 @@ enum prefix {
     PREFIX_REPLAY, /* references into the envelope: the request's own opcodes before it */
 };
 
+/* The opcodes that a reply does not keep as they are: PROTO and FRAME go, BYTEARRAY8 is rewritten. Where they
+ * stand is remembered, so that copying need not look at each opcode again. */
+#define CUTS_MAX 128 /* one FRAME in 64 KiB */
+
+struct cuts {
+    uint32_t count; /* may be more than CUTS_MAX: the rest is looked for again */
+    uint32_t at[CUTS_MAX];
+};
+
 struct plan {
     enum prefix prefix;
     uint64_t prefix_len; /* bytes of pad or replay, clean-up included */
@@ -31,30 +40,56 @@ struct plan {
     uint32_t marks;      /* left by the replay */
     uint32_t values;     /* left by the replay below the first mark */
     uint64_t item_len;
-    bool prefix_plain; /* nothing to remove or rewrite: one memcpy */
-    bool item_plain;
+    struct cuts prefix_cuts;
+    struct cuts item_cuts;
 };
 
-/* Length of the opcodes [pos, end) without PROTO and FRAME and with BYTEARRAY8 rewritten. */
-static uint64_t filtered_len(const uint8_t *data, uint32_t pos, uint32_t end, bool *ret_plain)
-{
-    uint64_t len = end - pos;
+/* What a walk over opcodes finds. */
+struct survey {
+    uint64_t len;    /* of what is kept of them */
+    uint32_t puts;   /* memo writes */
+    bool gets;       /* memo references */
+    bool gets_below; /* ... to values that begin before these opcodes */
+    bool implicit;   /* MEMOIZE */
+};
 
-    *ret_plain = true;
-    while (pos < end) {
+static bool is_cut(uint8_t opcode)
+{
+    return opcode == PK_FRAME || opcode == PK_BYTEARRAY8 || opcode == PK_PROTO;
+}
+
+static struct survey survey_opcodes(const struct tq_pickle *p, uint32_t start, uint32_t end,
+                                    struct cuts *cuts)
+{
+    const uint8_t *data = p->input.data;
+    struct survey found = {.len = end - start};
+
+    cuts->count = 0;
+    for (uint32_t pos = start; pos < end;) {
         const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
         uint32_t next = tq_pk_op_end(data, pos, end, op);
 
-        if (op->act == PK_ACT_PROTO || op->act == PK_ACT_FRAME) {
-            len -= next - pos;
-            *ret_plain = false;
-        } else if (data[pos] == PK_BYTEARRAY8) {
-            len += BYTEARRAY_HEAD_NEW + BYTEARRAY_TAIL_NEW - BYTEARRAY_HEAD_OLD;
-            *ret_plain = false;
+        if (op->act == PK_ACT_MEMOIZE) {
+            found.puts++;
+            found.implicit = true;
+        } else if (op->act == PK_ACT_PUT) {
+            found.puts++;
+        } else if (op->act == PK_ACT_GET) {
+            /* A value that was memoized before begins before these opcodes, and no other does. */
+            found.gets_below |= tq_pk_memo_at(p, tq_pk_memo_index(data, pos, next)) <= start;
+            found.gets = true;
+        } else if (is_cut(data[pos])) {
+            if (cuts->count < CUTS_MAX)
+                cuts->at[cuts->count] = pos;
+            cuts->count++;
+            if (data[pos] == PK_BYTEARRAY8)
+                found.len += BYTEARRAY_HEAD_NEW + BYTEARRAY_TAIL_NEW - BYTEARRAY_HEAD_OLD;
+            else
+                found.len -= next - pos;
         }
         pos = next;
     }
-    return len;
+    return found;
 }
 
 static uint8_t *put_bytes(uint8_t *out, const void *p, size_t n)
@@ -69,70 +104,33 @@ static uint8_t *put_bytearray(uint8_t *out, const uint8_t *bytes, uint32_t n)
     *out++ = PK_BINBYTES;
     for (unsigned shift = 0; shift < 32; shift += 8)
         *out++ = (uint8_t)(n >> shift);
-    if (n > 0)
-        out = put_bytes(out, bytes, n);
+    out = put_bytes(out, bytes, n);
     *out++ = PK_TUPLE1;
     *out++ = PK_REDUCE;
     return out;
 }
 
-static uint8_t *put_filtered(uint8_t *out, const uint8_t *data, uint32_t pos, uint32_t end, bool plain)
+static uint32_t next_cut(const uint8_t *data, uint32_t pos, uint32_t end)
 {
-    uint32_t from = pos;
-
-    while (!plain && pos < end) {
-        const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
-        uint32_t next = tq_pk_op_end(data, pos, end, op);
-
-        if (op->act == PK_ACT_PROTO || op->act == PK_ACT_FRAME || data[pos] == PK_BYTEARRAY8) {
-            out = put_bytes(out, data + from, pos - from);
-            from = next;
-            if (data[pos] == PK_BYTEARRAY8)
-                out = put_bytearray(out, data + pos + BYTEARRAY_HEAD_OLD, next - pos - BYTEARRAY_HEAD_OLD);
-        }
-        pos = next;
-    }
-    return put_bytes(out, data + from, end - from);
+    while (pos < end && !is_cut(data[pos]))
+        pos = tq_pk_op_end(data, pos, end, &tq_pk_ops[data[pos]]);
+    return pos;
 }
 
-/* Which prefix the item needs. */
-static enum prefix choose_prefix(const struct tq_pickle *p, struct tq_pk_range item)
+/* The opcodes [start, end) as the reply keeps them. */
+static uint8_t *put_kept(uint8_t *out, const uint8_t *data, uint32_t start, uint32_t end,
+                         const struct cuts *cuts)
 {
-    const uint8_t *data = p->input.data;
-    bool gets = false;
-    bool implicit = false;
+    for (uint32_t i = 0; i < cuts->count; i++) {
+        uint32_t at = i < CUTS_MAX ? cuts->at[i] : next_cut(data, start, end);
+        uint32_t next = tq_pk_op_end(data, at, end, &tq_pk_ops[data[at]]);
 
-    for (uint32_t pos = item.start; pos < item.end;) {
-        const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
-        uint32_t next = tq_pk_op_end(data, pos, item.end, op);
-
-        if (op->act == PK_ACT_GET) {
-            /* A value that was memoized before the item began starts before it, and no other does. */
-            if (tq_pk_memo_at(p, tq_pk_memo_index(data, pos, next)) <= item.start)
-                return PREFIX_REPLAY;
-            gets = true;
-        } else if (op->act == PK_ACT_MEMOIZE) {
-            implicit = true;
-        }
-        pos = next;
+        out = put_bytes(out, data + start, at - start);
+        if (data[at] == PK_BYTEARRAY8)
+            out = put_bytearray(out, data + at + BYTEARRAY_HEAD_OLD, next - at - BYTEARRAY_HEAD_OLD);
+        start = next;
     }
-    if (!gets || !implicit)
-        return PREFIX_NONE;
-    /* Explicit indices among implicit ones: the pad's own could collide with them. */
-    return p->memo_explicit ? PREFIX_REPLAY : PREFIX_PAD;
-}
-
-static uint32_t count_memo_writes(const uint8_t *data, uint32_t end)
-{
-    uint32_t count = 0;
-
-    for (uint32_t pos = 0; pos < end;) {
-        const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
-
-        count += op->act == PK_ACT_MEMOIZE || op->act == PK_ACT_PUT;
-        pos = tq_pk_op_end(data, pos, end, op);
-    }
-    return count;
+    return put_bytes(out, data + start, end - start);
 }
 
 /* What the opcodes before the item leave on the stack. */
@@ -173,20 +171,26 @@ static int count_left(const struct tq_pickle *p, uint32_t end, struct plan *plan
 
 static int make_plan(const struct tq_pickle *p, struct tq_pk_range item, struct plan *plan)
 {
-    const uint8_t *data = p->input.data;
+    struct survey found = survey_opcodes(p, item.start, item.end, &plan->item_cuts);
     int rv;
 
-    *plan = (struct plan){.prefix = choose_prefix(p, item)};
-    plan->item_len = filtered_len(data, item.start, item.end, &plan->item_plain);
-    if (plan->prefix == PREFIX_PAD) {
-        plan->pad = count_memo_writes(data, item.start);
-        plan->prefix_len = plan->pad > 0 ? (uint64_t)plan->pad + 2 : 0;
-    } else if (plan->prefix == PREFIX_REPLAY) {
+    plan->prefix = PREFIX_NONE;
+    plan->prefix_len = 0;
+    plan->item_len = found.len;
+    if (found.gets_below || (found.gets && found.implicit && p->memo_explicit)) {
+        /* In the second case the pad's indices could collide with explicit ones. */
+        plan->prefix = PREFIX_REPLAY;
         rv = count_left(p, item.start, plan);
         if (rv != TQ_OK)
             return rv;
-        plan->prefix_len = filtered_len(data, 0, item.start, &plan->prefix_plain);
-        plan->prefix_len += (uint64_t)plan->marks + plan->values;
+        found = survey_opcodes(p, 0, item.start, &plan->prefix_cuts);
+        plan->prefix_len = found.len + plan->marks + plan->values;
+    } else if (found.gets && found.implicit) {
+        plan->pad = survey_opcodes(p, 0, item.start, &plan->prefix_cuts).puts;
+        if (plan->pad > 0) {
+            plan->prefix = PREFIX_PAD;
+            plan->prefix_len = (uint64_t)plan->pad + 2;
+        }
     }
     return TQ_OK;
 }
@@ -194,13 +198,13 @@ static int make_plan(const struct tq_pickle *p, struct tq_pk_range item, struct 
 static uint8_t *put_prefix(uint8_t *out, const struct tq_pickle *p, uint32_t item_start,
                            const struct plan *plan)
 {
-    if (plan->prefix == PREFIX_PAD && plan->pad > 0) {
+    if (plan->prefix == PREFIX_PAD) {
         *out++ = PK_NONE;
         memset(out, PK_MEMOIZE, plan->pad);
         out += plan->pad;
         *out++ = PK_POP;
     } else if (plan->prefix == PREFIX_REPLAY) {
-        out = put_filtered(out, p->input.data, 0, item_start, plan->prefix_plain);
+        out = put_kept(out, p->input.data, 0, item_start, &plan->prefix_cuts);
         memset(out, PK_POP_MARK, plan->marks);
         out += plan->marks;
         memset(out, PK_POP, plan->values);
@@ -244,7 +248,7 @@ int tq_item_from_request(const struct tq_pickle *request, struct tq_pk_range ite
     body->item_off = (uint32_t)(out - body->data);
     body->item_len = (uint32_t)plan.item_len;
     body->flavor = TQ_BODY_PYTHON_REPLY;
-    out = put_filtered(out, data, item.start, item.end, plan.item_plain);
+    out = put_kept(out, data, item.start, item.end, &plan.item_cuts);
     *out++ = PK_TUPLE2;
     *out++ = PK_STOP;
     TQ_ASSERT(out == body->data + body->len);

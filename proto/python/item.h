@@ -3,17 +3,21 @@
  *
  * Re-emission: an item may refer to memo entries that the envelope of its request made, so the reply
  * first replays the request's opcodes before the item, drops what they left on the stack, and then gives
- * '#RETURN', the item's own opcodes, TUPLE2, STOP. An item without memo references needs no replay. */
+ * '#RETURN', the item's own opcodes, TUPLE2, STOP. An item without references into the envelope needs no
+ * replay: at most as many empty memo entries as the envelope had made (NONE MEMOIZE... POP), so that the
+ * implicit numbers of its own stay right. */
 #ifndef TQ_PROTO_PYTHON_ITEM_H
 #define TQ_PROTO_PYTHON_ITEM_H
 
 #include "common/body.h"
 #include "proto/python/pickle.h"
 
-/* The whole reply frame ('#RETURN', item), 4-byte length included, as a body with one reference; item_off
+/* `item` is a range of the request: a child, however deep, or an element of top[].
+ * The whole reply frame ('#RETURN', item), 4-byte length included, as a body with one reference; item_off
  * and item_len mark the item's opcodes (FRAME opcodes removed). Protocol of the reply: the source's, but 5
  * becomes 4 when no protocol-5 opcode is kept (BYTEARRAY8 is rewritten as a call of builtins.bytearray, so
- * that 3.6 and 3.7 can load it too); never lowered below 4, and 0 to 3 are kept.
+ * that 3.6 and 3.7 can load it too); never lowered below 4; 2 and 3 are kept, and
+ * below 2 it is 2, which readers treat alike.
  * TQ_EPROTO when opcodes behind the item write into it (only hand-made pickles can), TQ_ELIMIT when the
  * reply would pass 2^31 - 1 bytes, TQ_ENOMEM. */
 int tq_item_from_request(const struct tq_pickle *request, struct tq_pk_range item, struct tq_body **ret_body);

@@ -14,7 +14,7 @@
 /* A comparison may look at so many bytes: shared references can make a small item endless, and the caller
  * serves others meanwhile. */
 #define WORK_BASE  (16u << 20)
-#define WORK_SCALE 4u
+#define WORK_SCALE 16u
 #define WORK_STEP  48u /* of each comparison of two values, whatever their size */
 
 /* Positive results inside: there is a text in the comparison. */

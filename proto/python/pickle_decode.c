@@ -190,7 +190,8 @@ static int shape_run(const struct tq_pickle *p, const struct target *t, struct t
 
     if (limit - m.pos > TQ_PK_SMALL) {
         m.cap = tq_pk_count_pushes(m.data, m.pos, limit);
-        charge(work, limit - m.pos);
+        if (t->open)
+            charge(work, limit - m.pos);
         if (m.cap > TQ_PK_SMALL) {
             owned = tq_malloc((size_t)m.cap * sizeof(*owned));
             if (owned == NULL)
@@ -575,8 +576,35 @@ int tq_pk_children(const struct tq_pickle *p, struct tq_pk_range r, struct tq_pk
     return TQ_OK;
 }
 
+/* frozenset(), bytearray() and their like: a call of a builtin with nothing, or with one empty thing. */
+static bool is_empty_builtin(const struct tq_pickle *p, struct tq_pk_range r)
+{
+    struct tq_pk_range args;
+    struct tq_pk_range *list = NULL;
+    struct tq_span module;
+    struct tq_span name;
+    struct tq_pk_view v;
+    uint32_t count = 0;
+    bool empty = false;
+
+    if (tq_pk_class_of(p, r, &module, &name) != TQ_OK || tq_pk_reduce_args(p, r, false, &args) != TQ_OK ||
+        (!tq_span_is(module, "builtins") && !tq_span_is(module, "__builtin__")) ||
+        (!tq_span_is(name, "frozenset") && !tq_span_is(name, "bytearray")) ||
+        tq_pk_children(p, args, &list, &count) != TQ_OK)
+        return false;
+    if (count == 0) {
+        empty = true;
+    } else if (view_open(p, list[0], false, 0, &v, NULL) == TQ_OK) {
+        empty = (v.value.kind == TQ_PK_LIST || v.value.kind == TQ_PK_TUPLE) ? v.count == 0
+                : (v.value.kind == TQ_PK_BYTES || v.value.kind == TQ_PK_STR) && v.value.bytes.len == 0;
+    }
+    tq_free(list);
+    return empty;
+}
+
 bool tq_pk_truth(const struct tq_pickle *p, struct tq_pk_range r)
 {
+    static const uint8_t empty_frozenset[] = {PK_MARK, PK_FROZENSET};
     struct tq_pk_view v;
 
     if (view_open(p, r, false, 0, &v, NULL) != TQ_OK)
@@ -599,7 +627,9 @@ bool tq_pk_truth(const struct tq_pickle *p, struct tq_pk_range r)
     case TQ_PK_SET:
         return v.count > 0;
     default:
-        return true;
+        return (r.end - r.start < sizeof(empty_frozenset) ||
+                memcmp(p->input.data + r.start, empty_frozenset, sizeof(empty_frozenset)) != 0) &&
+               !is_empty_builtin(p, r);
     }
 }
 

@@ -31,6 +31,24 @@ class Failed(Exception):
     pass
 
 
+def busy_seconds():
+    """CPU time spent by the whole machine since it started."""
+    with open('/proc/stat') as f:
+        fields = [int(n) for n in f.readline().split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf('SC_CLK_TCK')
+
+
+def wait_for_quiet(limit_seconds):
+    """Waits until nobody else works on this machine: less than a tenth of one CPU over half a second."""
+    limit = time.monotonic() + limit_seconds
+    while time.monotonic() < limit:
+        before = busy_seconds()
+        time.sleep(0.5)
+        if busy_seconds() - before < 0.05:
+            return True
+    return False
+
+
 class Server:
     """A server process of one kind: an interpreter's manager, or task-master."""
 
@@ -280,6 +298,8 @@ def parse_args():
     p.add_argument('--master-option', action='append', default=[], metavar='OPTION',
                    help='passed on to task-master; may be given again')
     p.add_argument('--cpus', metavar='LIST', help='run server and clients on these CPUs only, like 0 or 0,1')
+    p.add_argument('--quiet-wait', type=float, default=10, metavar='S',
+                   help='wait this long for an idle machine before each repetition (10)')
     p.add_argument('--quick', action='store_true', help='one repetition of one second each')
     p.add_argument('--json', metavar='FILE', help='write all single results there, too')
     options = p.parse_args()
@@ -293,12 +313,13 @@ def parse_args():
 
 
 def run(bench, interpreter):
-    """All repetitions, in turns. ({(measure, kind): [numbers]}, failures)"""
+    """All repetitions, in turns. ({(measure, kind): [numbers]}, failures, repetitions begun on a busy machine)"""
     options = bench.options
     kinds = [k for k, name in ((interpreter, 'python'), (OURS, 'taskq')) if name in options.servers]
-    results, failures = {}, []
+    results, failures, noisy = {}, [], 0
     for measure in options.only:
         for rep in range(options.reps):
+            noisy += not wait_for_quiet(options.quiet_wait)
             if measure == 'cycle':
                 got = bench.output([bench.floor, '--json', '64', str(options.seconds)], options.seconds + 30)
                 results.setdefault((measure, FLOOR), []).append(got)
@@ -311,7 +332,7 @@ def run(bench, interpreter):
                     name = OURS if kind == OURS else 'Python manager'
                     failures.append('%s, %s, repetition %d: %s' % (measure, name, rep + 1, e))
                     print(failures[-1], file=sys.stderr)
-    return results, failures
+    return results, failures, noisy
 
 
 def main():
@@ -323,12 +344,9 @@ def main():
         if not os.access(path, os.X_OK):
             raise SystemExit('%s is not there: build first (cmake --build build), or give --build' % path)
     everything, failed = {}, False
-    load = os.getloadavg()[0]
-    if load > 0.3:
-        print('The load average is %.1f already: others are at work here, and the numbers will show it.\n' % load)
     for interpreter in options.python or [sys.executable]:
         version = version_of(interpreter)
-        results, failures = run(bench, interpreter)
+        results, failures, noisy = run(bench, interpreter)
         failed = failed or bool(failures)
         print('%s; %d CPUs, %s; %d repetitions of %g s; 100-byte items; load generator as Python %s' %
               (version, len(os.sched_getaffinity(0)), platform.platform(terse=True), options.reps, options.seconds, options.client))
@@ -339,6 +357,10 @@ def main():
         if options.sessions > 500 and {'parked', 'burst'} & set(options.only):
             print('Python\'s manager holds a thread for each session, so it is measured with 500 where task-master has %d.'
                   % options.sessions)
+            print()
+        if noisy:
+            print('%d of %d repetitions began while others were at work on this machine (--quiet-wait): the numbers show it.'
+                  % (noisy, options.reps * len(options.only)))
             print()
         floor = [r['server_cpu_us_per_cycle'] for r in results.get(('cycle', FLOOR), [])]
         if floor:

@@ -13,7 +13,7 @@
 
 static int parse(struct config *c, char *err, const char *const *args)
 {
-    char *argv[32] = {(char *)(uintptr_t)"task-master"};
+    char *argv[32] = {(char *)(uintptr_t) "task-master"};
     int argc = 1;
 
     for (; args[argc - 1] != NULL; argc++)
@@ -54,12 +54,13 @@ static void a_full_command_line(void **state)
     char err[TQ_OPT_ERROR_MAX];
 
     (void)state;
-    assert_int_equal(parse(&c, err,
-                           ARGS("--listen", "[::1]:0", "--listen=127.0.0.1:6000", "--authkey", "abc", "--queue",
-                                "jobs,kind=priority,maxsize=10,ack=explicit,typeid=get_queue,typeid=q", "--queue",
-                                "task_queue,kind=lifo,ack=get", "--preauth-timeout", "0.5", "--max-frame-bytes",
-                                "1M", "--allow-shutdown", "--log-level", "error")),
-                     TQ_OK);
+    assert_int_equal(
+        parse(&c, err,
+              ARGS("--listen", "[::1]:0", "--listen=127.0.0.1:6000", "--authkey", "abc", "--queue",
+                   "jobs,kind=priority,maxsize=10,ack=explicit,typeid=get_queue,typeid=q", "--queue",
+                   "task_queue,kind=lifo,ack=get", "--preauth-timeout", "0.5", "--max-frame-bytes", "1M",
+                   "--allow-shutdown", "--log-level", "error")),
+        TQ_OK);
     assert_int_equal(c.listen_count, 2);
     assert_string_equal(c.listen[0].host, "::1");
     assert_int_equal(c.listen[1].port, 6000);
