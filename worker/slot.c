@@ -119,6 +119,7 @@ static int parse_reply(struct slot *s, struct tq_py_reply *r, struct tq_span fra
     const char *why;
     int rv = tq_py_reply_parse(r, frame, &why);
 
+    s->unreadable = rv != TQ_OK;
     if (rv != TQ_OK) {
         snprintf(s->reason, sizeof(s->reason), "a reply that cannot be read: %s",
                  rv == TQ_EPROTO ? why : tq_strerror(rv));
@@ -126,6 +127,7 @@ static int parse_reply(struct slot *s, struct tq_py_reply *r, struct tq_span fra
         return rv;
     }
     s->refused = r->kind != TQ_PY_REPLY_RETURN;
+    s->unreadable = r->kind == TQ_PY_REPLY_OTHER;
     if (s->refused)
         read_reason(s, r);
     return TQ_OK;
@@ -166,6 +168,7 @@ static void take_control_reply(struct slot *s, struct tq_span frame)
         rv = read_ident(s->step == JOIN_CREATE_FROM ? &s->from_ident : &s->to_ident, &r);
         if (rv != TQ_OK) {
             s->refused = true;
+            s->unreadable = true;
             snprintf(s->reason, sizeof(s->reason), "not an answer to create: %s", tq_strerror(rv));
         }
     }
@@ -198,7 +201,7 @@ static void join_step_done(struct slot *s)
     struct agent *a = s->agent;
     char text[PYM_TEXT_MAX];
 
-    if (s->refused && (s->step == JOIN_CREATE_FROM || s->step == JOIN_CREATE_TO)) {
+    if (s->refused && !s->unreadable && (s->step == JOIN_CREATE_FROM || s->step == JOIN_CREATE_TO)) {
         create_refused(s, s->step == JOIN_CREATE_FROM);
         return;
     }

@@ -28,7 +28,8 @@ struct slot {
     struct pym_conn session;
     struct pym_conn control;
     bool session_up;
-    bool refused;     /* the control call was answered, and not with #RETURN */
+    bool refused;     /* the call was answered, and not with #RETURN */
+    bool unreadable;  /* not even with what a manager sends */
     char reason[240]; /* in whose words */
     struct tq_buf request;
     struct tq_buf from_ident;

@@ -244,7 +244,7 @@ static int on_get(struct broker *b, const struct broker_event *ev, struct broker
     } else if (q->conf.ack == BROKER_ACK_EXPLICIT && b->limits.held_per_session > 0 &&
                s->held_explicit_count >= b->limits.held_per_session) {
         outcome = BROKER_REPLY_TOO_MANY_HELD;
-    } else if (q->ready > 0 && q->getters == NULL) {
+    } else if (q->ready > 0 && q->getters == NULL) { /* who waits for memory to be woken is not overtaken */
         rv = broker_queue_take(b, q, &t, text);
         if (rv != TQ_OK) {
             if (rv == BROKER_HEAP_UNORDERED)
@@ -266,7 +266,6 @@ static int on_get(struct broker *b, const struct broker_event *ev, struct broker
         if (broker_wait_park(b, BROKER_WAIT_GET, ev, NULL, BROKER_NEW_WORK) != TQ_OK)
             return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
         broker_session_progress(b, s);
-        broker_queue_mark(b, q); /* items may stand here while those before it wait for memory */
         return TQ_OK;
     }
     broker_session_progress(b, s);

@@ -16,10 +16,7 @@ int broker_heap_reserve(struct broker_heap *h, size_t n)
     if (n <= h->cap)
         return TQ_OK;
     cap = h->cap > 0 ? h->cap * 2 : HEAP_CAP_MIN;
-    if (cap < n)
-        cap = n;
-    if (cap > SIZE_MAX / sizeof(*list))
-        return TQ_ENOMEM;
+    TQ_ASSERT(n <= cap); /* one more than there was room for, at most */
     list = tq_realloc(h->list, cap * sizeof(*list));
     if (list == NULL)
         return TQ_ENOMEM;

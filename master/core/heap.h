@@ -13,7 +13,7 @@ struct broker_heap {
 
 #define BROKER_HEAP_UNORDERED 1 /* two items cannot be ordered; text says why */
 
-/* Room for n tasks in all. TQ_ENOMEM. */
+/* Room for n tasks in all, which is at most one more than there was room for before. TQ_ENOMEM. */
 int broker_heap_reserve(struct broker_heap *h, size_t n);
 /* There is room. 0, BROKER_HEAP_UNORDERED, TQ_ENOMEM (from less). */
 int broker_heap_push(struct broker_heap *h, struct broker_task *t, broker_less_fn less,

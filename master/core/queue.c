@@ -17,7 +17,6 @@ int broker_queue_new(const char *name, size_t name_len, const struct broker_queu
         return TQ_ENOMEM;
     TQ_ASSERT(name_len <= BROKER_QUEUE_NAME_MAX);
     q->conf = *conf;
-    q->name_len = (uint8_t)name_len;
     memcpy(q->name, name, name_len);
     *ret_queue = q;
     return TQ_OK;
@@ -25,12 +24,7 @@ int broker_queue_new(const char *name, size_t name_len, const struct broker_queu
 
 void broker_queue_free(struct broker *b, struct broker_queue *q)
 {
-    struct broker_wait **lists[] = {&q->getters, &q->putters, &q->joiners};
-
-    TQ_ASSERT(q->leased == 0);
-    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
-        while (*lists[i] != NULL)
-            broker_task_discard(b, broker_wait_end(b, *lists[i]));
+    TQ_ASSERT(q->leased == 0 && q->getters == NULL && q->putters == NULL && q->joiners == NULL);
     q->removed = false; /* so that its last task does not take it away under us */
     broker_queue_drop_ready(b, q);
     broker_queue_unmark(b, q);

@@ -8,17 +8,22 @@
 #include "master/core/heap.h"
 #include "master/core/wait.h"
 
-struct broker_queue {
+struct broker_queue { /* what every put and get touches comes first, for the cache's sake */
     struct broker_queue_conf conf;
     /* Ready tasks, next one first. A priority queue has only those here that came back and could not be
      * ordered any more; the others are in the heap. */
     struct broker_task *list;
-    struct broker_heap heap; /* has room for all ready and leased tasks, so that each can come back */
     uint64_t ready;
     uint64_t leased;
     uint64_t unfinished; /* puts minus task_done, what join waits for */
     struct broker_wait *getters;
     struct broker_wait *putters;
+    bool shut_down;
+    bool removed; /* not in the table any more; goes with its last lease */
+    bool marked;
+    bool is_short;
+    uint8_t short_class;     /* enum broker_memory_class, while is_short */
+    struct broker_heap heap; /* has room for all ready and leased tasks, so that each can come back */
     struct broker_wait *joiners;
     struct broker_queue *marked_prev; /* waiters have to be looked at */
     struct broker_queue *marked_next;
@@ -26,12 +31,6 @@ struct broker_queue {
     struct broker_queue *short_next;
     struct broker_queue *removed_prev;
     struct broker_queue *removed_next;
-    bool marked;
-    bool is_short;
-    bool shut_down;
-    bool removed;        /* not in the table any more; goes with its last lease */
-    uint8_t short_class; /* enum broker_memory_class, while is_short */
-    uint8_t name_len;
     UT_hash_handle hh;
     char name[]; /* with a 0 at the end */
 };
@@ -39,7 +38,7 @@ struct broker_queue {
 /* TQ_ENOMEM. The queue is in no table yet. */
 int broker_queue_new(const char *name, size_t name_len, const struct broker_queue_conf *conf,
                      struct broker_queue **ret_queue);
-/* Whatever stands in it and waits for it goes without a word. Leases are over. */
+/* With what stands in it. Leases and waits are over. */
 void broker_queue_free(struct broker *b, struct broker_queue *q);
 void broker_queue_free_if_removed(struct broker *b, struct broker_queue *q);
 

@@ -133,40 +133,96 @@ static uint8_t *put_kept(uint8_t *out, const uint8_t *data, uint32_t start, uint
     return put_bytes(out, data + start, end - start);
 }
 
-/* What the opcodes before the item leave on the stack. */
-static int count_left(const struct tq_pickle *p, uint32_t end, struct plan *plan)
+static bool contains(const uint32_t *sorted, uint32_t count, uint32_t wanted)
 {
-    uint32_t small[TQ_PK_SMALL];
-    struct tq_pk_machine m = {
-        .data = p->input.data,
-        .limit = end,
-        .stack = small,
-        .cap = TQ_PK_SMALL,
-        .bound_at = TQ_PK_NO_OFFSET,
-    };
-    uint32_t *owned = NULL;
-    int rv;
+    uint32_t low = 0;
 
-    if (end > TQ_PK_SMALL) {
-        m.cap = tq_pk_count_pushes(m.data, 0, end);
-        if (m.cap > 0) {
-            owned = tq_malloc((size_t)m.cap * sizeof(*owned));
-            if (owned == NULL)
-                return TQ_ENOMEM;
-        }
-        m.stack = owned;
+    while (low < count) {
+        uint32_t middle = low + (count - low) / 2;
+
+        if (sorted[middle] == wanted)
+            return true;
+        if (sorted[middle] < wanted)
+            low = middle + 1;
+        else
+            count = middle;
     }
-    rv = tq_pk_run(&m);
+    return false;
+}
+
+/* Does a memo reference in [0, end) mean one of the values that begin at these offsets? */
+static bool refers_to(const struct tq_pickle *p, uint32_t end, const uint32_t *starts, uint32_t count)
+{
+    const uint8_t *data = p->input.data;
+
+    for (uint32_t pos = 0; pos < end && count > 0;) {
+        const struct tq_pk_op *op = &tq_pk_ops[data[pos]];
+        uint32_t next = tq_pk_op_end(data, pos, end, op);
+
+        if (op->act == PK_ACT_GET &&
+            contains(starts, count, tq_pk_memo_at(p, tq_pk_memo_index(data, pos, next)) - 1))
+            return true;
+        pos = next;
+    }
+    return false;
+}
+
+/* The values on the stack when the item begins: counts what a replay has to drop, and looks whether one that
+ * is referred to is filled behind the item: an envelope that holds itself. Only hand-made pickles do. */
+static int replay(const struct tq_pickle *p, struct tq_pk_range item, struct tq_pk_machine *m,
+                  uint32_t *watch, struct plan *plan)
+{
+    uint32_t written = 0;
+
+    if (tq_pk_run(m) != 0)
+        return TQ_EPROTO;
     plan->marks = 0;
     plan->values = 0;
-    for (uint32_t i = 0; i < m.height; i++) {
-        if (m.stack[i] & TQ_PK_MARK_BIT)
+    for (uint32_t i = 0; i < m->height; i++) {
+        watch[i] = m->stack[i];
+        if (m->stack[i] & TQ_PK_MARK_BIT)
             plan->marks++;
         else if (plan->marks == 0)
             plan->values++;
     }
+    m->watch = watch;
+    m->watch_height = m->height;
+    for (uint32_t i = 0; i < m->height; i++)
+        watch[i] &= ~TQ_PK_MARK_BIT;
+    m->limit = (uint32_t)p->input.len;
+    if (tq_pk_run(m) != 1)
+        return TQ_EPROTO;
+    for (uint32_t i = 0; i < m->watch_height; i++)
+        if (watch[i] & TQ_PK_MARK_BIT)
+            watch[written++] = watch[i] & ~TQ_PK_MARK_BIT;
+    return refers_to(p, item.end, watch, written) ? TQ_EPROTO : TQ_OK;
+}
+
+static int plan_replay(const struct tq_pickle *p, struct tq_pk_range item, struct plan *plan)
+{
+    uint32_t small[2 * TQ_PK_SMALL];
+    struct tq_pk_machine m = {
+        .data = p->input.data,
+        .limit = item.start,
+        .stack = small,
+        .cap = TQ_PK_SMALL,
+        .bound_at = TQ_PK_NO_OFFSET,
+    };
+    uint32_t watch_max = TQ_PK_SMALL;
+    uint32_t *owned = NULL;
+    int rv;
+
+    if (p->input.len > TQ_PK_SMALL) {
+        m.cap = tq_pk_count_pushes(m.data, 0, (uint32_t)p->input.len);
+        watch_max = tq_pk_count_pushes(m.data, 0, item.start);
+        owned = tq_malloc(((size_t)m.cap + watch_max) * sizeof(*owned));
+        if (owned == NULL)
+            return TQ_ENOMEM;
+        m.stack = owned;
+    }
+    rv = replay(p, item, &m, m.stack + m.cap, plan);
     tq_free(owned);
-    return rv == 0 ? TQ_OK : TQ_EPROTO;
+    return rv;
 }
 
 static int make_plan(const struct tq_pickle *p, struct tq_pk_range item, struct plan *plan)
@@ -180,7 +236,7 @@ static int make_plan(const struct tq_pickle *p, struct tq_pk_range item, struct 
     if (found.gets_below || (found.gets && found.implicit && p->memo_explicit)) {
         /* In the second case the pad's indices could collide with explicit ones. */
         plan->prefix = PREFIX_REPLAY;
-        rv = count_left(p, item.start, plan);
+        rv = plan_replay(p, item, plan);
         if (rv != TQ_OK)
             return rv;
         found = survey_opcodes(p, 0, item.start, &plan->prefix_cuts);

@@ -169,6 +169,9 @@ static int take(struct tq_pk_machine *m, const struct tq_pk_op *op, uint32_t nex
             near_note(m->scan, op, m, base, first, next);
         if (into && is_alias(m->data, stack[base], stack[base + 1] & ~TQ_PK_MARK_BIT))
             m->scan->alias_write = m->pos;
+    } else if (m->watch != NULL) {
+        if (into && base < m->watch_height && m->watch[base] == stack[base])
+            m->watch[base] |= TQ_PK_MARK_BIT;
     } else if (m->shape != NULL && base == 0 && shape_note(m->shape, op, m, first, next) != 0) {
         return 1;
     }

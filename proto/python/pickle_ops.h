@@ -138,6 +138,9 @@ struct tq_pk_machine {
     struct tq_pickle *scan;    /* a scan of a whole pickle; or NULL: */
     struct tq_pk_shape *shape; /* a run over a part, or NULL for a run that only moves the stack */
     uint32_t bound_at;         /* from here on the lowest value may only be written into; else the run ends */
+    /* Slots that were there at one time: those that are written into later get TQ_PK_MARK_BIT. */
+    uint32_t *watch;
+    uint32_t watch_height;
     const char *why;
 };
 

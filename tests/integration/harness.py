@@ -51,7 +51,7 @@ class Interpreter:
         return self.name
 
 
-def _clean_env(**more):
+def clean_env(**more):
     """The environment of the tests without what would bend an interpreter or a daemon."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'PYENV_', 'TASKQ_'))}
     env.update(PYTHONUNBUFFERED='1', PYTHONDONTWRITEBYTECODE='1', PYTHONFAULTHANDLER='1',
@@ -72,7 +72,7 @@ def interpreters():
     found = {}
     for path in paths:
         out = subprocess.run([path, '-c', 'import sys; print(sys.implementation.name, *sys.version_info[:3])'],
-                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_clean_env())
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_env())
         words = out.stdout.decode().split()
         if out.returncode or not words or words[0] != 'cpython':
             continue
@@ -178,7 +178,7 @@ class Process:
         self._open = {'stdout', 'stderr'}
         self._seen = 0  # lines of stdout that expect() has passed
         self._news = threading.Condition()
-        self._popen = subprocess.Popen(argv, env=env or _clean_env(), cwd=cwd, preexec_fn=preexec_fn,
+        self._popen = subprocess.Popen(argv, env=env or clean_env(), cwd=cwd, preexec_fn=preexec_fn,
                                        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         self.pid = self._popen.pid
@@ -334,7 +334,7 @@ class MasterUnderTest(Process):
         if nofile:
             def limit():
                 resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-        super().__init__(argv, env=_clean_env(**(env or {})), preexec_fn=limit, name='task-master')
+        super().__init__(argv, env=clean_env(**(env or {})), preexec_fn=limit, name='task-master')
         self.key = key or ''
         self.host, port = self.expect(r'^task-master ready on (\S+):(\d+)$').groups()
         self.port = int(port)
@@ -369,7 +369,7 @@ class ReferenceServer(Process):
             raise ValueError('the reference has no options')
         interpreter = interpreter or interpreters()[-1]
         argv = [interpreter.path, os.path.join(CLIENTS, 'reference_server.py'), str(port), key] + list(queues)
-        super().__init__(argv, env=_clean_env(**interpreter.env), name='reference ' + interpreter.name)
+        super().__init__(argv, env=clean_env(**interpreter.env), name='reference ' + interpreter.name)
         self.key = key
         self.host, port = self.expect(r'^reference ready on (\S+):(\d+)$').groups()
         self.port = int(port)
@@ -439,7 +439,7 @@ def start_client(interpreter, script, *args, server=None, stdin=False, env=None)
                     TASKQ_KIND=server.kind)
     more.update(env or {})
     return Process([interpreter.path, os.path.join(CLIENTS, script)] + [str(a) for a in args],
-                   env=_clean_env(**more), stdin=stdin, name='%s %s' % (interpreter.name, script))
+                   env=clean_env(**more), stdin=stdin, name='%s %s' % (interpreter.name, script))
 
 
 def run_parallel(jobs, at_once=4):

@@ -50,7 +50,8 @@ class Conversation(WorkerCase):
                                          ('MainProcess',)])
         self.assertEqual(arguments[-2:], [('get_task_queue',), ('get_result_queue',)])
         # Both decrefs stand before the end of the session: by them a master knows that it was left.
-        self.assertEqual(fake.events[-1], ('end', 'session'))
+        last_decref = len(fake.events) - 1 - [e[0] for e in reversed(fake.events)].index('decref')
+        self.assertGreater(fake.events.index(('end', 'session')), last_decref)
         self.assertEqual(fake.queues['get_result_queue'].get_nowait(), result(6))
 
     def test_the_get_carries_the_timeout(self):
@@ -98,7 +99,7 @@ class Conversation(WorkerCase):
         worker = self.start_worker(fake, '--jobs', 8)
         fake.wait_for(lambda f: [e[0] for e in f.events].count('accept_connection') == 8, 'eight sessions')
         self.stop(worker)
-        self.assertEqual(fake.handshakes_most, 1)
+        self.assertEqual(fake.overlaps, 0)
         self.assertEqual(fake.count('accept_connection'), 8)
 
     def test_dialects(self):
@@ -122,7 +123,7 @@ class Conversation(WorkerCase):
     def test_server_without_the_key(self):
         """It welcomes anybody, but cannot answer our challenge."""
         class Impostor(type(self.fake())):
-            def _handshake(self, peer):
+            def _handshake(self, peer, number):
                 peer.send(wire.CHALLENGE + b'{sha256}' + bytes(40))
                 peer.receive()
                 peer.send(wire.WELCOME)
@@ -157,13 +158,10 @@ class Losses(WorkerCase):
                 self.stop(worker)
                 self.assertEqual([e[1] for e in fake.events if e[0] == 'put'], [(result(5),), (result(6),)])
 
-    def end_session_during_a_task(self, peer, sleep_s):
+    def end_session_during_a_task(self, peer, sleep_s, *options):
         """Closes the session once the task runs; the fake and the worker."""
-        def get(fake, ident, args, kwds):
-            fake.running = True
-            return '#RETURN', 5
-        fake = self.fake(hooks={'get': once(get)})
-        worker = self.start_worker(fake, '--sleep', sleep_s, peer=peer)
+        fake = self.fake(hooks={'get': once(lambda *_: ('#RETURN', 5))})
+        worker = self.start_worker(fake, '--sleep', sleep_s, *options, peer=peer)
         worker.expect('^run task 5')
         with fake.news:
             for sock in fake.peers:
@@ -221,12 +219,11 @@ class Losses(WorkerCase):
 
     def test_sigterm_while_the_result_cannot_be_put(self):
         """The result is all there is of the task: it is waited for, but not for ever."""
-        fake, worker = self.end_session_during_a_task('python', '0.2')
+        fake, worker = self.end_session_during_a_task('python', '0.2', '--drain-timeout', '0.3')
         fake.close()
         worker.expect_stderr('trying again')
-        worker.signal(signal.SIGTERM)
-        worker.signal(signal.SIGTERM)
-        worker.wait()
+        self.stop(worker, status=1)
+        self.assertIn('gave up 1 unfinished task(s)', worker.stderr)
 
 
 class Hostile(WorkerCase):
@@ -259,7 +256,7 @@ class Hostile(WorkerCase):
         for name, reply in bad.items():
             with self.subTest(reply=name, request='create'):
                 self.check_survives('create', reply)
-            if name != 'code':
+            if name not in ('two replies', 'code'):
                 with self.subTest(reply=name, request='accept_connection'):
                     self.check_survives('accept_connection', reply)
             if name not in ('two replies', 'code'):
@@ -288,7 +285,7 @@ class Hostile(WorkerCase):
                          wire.frame(wire.CHALLENGE + b'short'), wire.frame(wire.CHALLENGE + b'{md4}' + bytes(40)),
                          wire.frame(wire.CHALLENGE + bytes(21))):
             class Stranger(type(self.fake())):
-                def _handshake(self, peer, greeting=greeting):
+                def _handshake(self, peer, number, greeting=greeting):
                     peer.send_bytes(greeting)
                     raise wire.Closed
             with self.subTest(greeting=greeting):
@@ -302,7 +299,7 @@ class Hostile(WorkerCase):
 class CommandLine(WorkerCase):
     def run_it(self, *args, env=()):
         done = subprocess.run([TASK_WORKER] + list(args), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              env=harness._clean_env(**dict(env)), timeout=harness.DEADLINE_S)
+                              env=harness.clean_env(**dict(env)), timeout=harness.DEADLINE_S)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def test_help_and_version(self):

@@ -45,7 +45,7 @@ class TheExample(WorkerCase):
     def start_example(self, interpreter, program, *args):
         process = harness.Process([interpreter.path, '-u', os.path.join(EXAMPLES, 'on_port.py'),
                                    os.path.join(EXAMPLES, program)] + [str(a) for a in args],
-                                  env=harness._clean_env(**interpreter.env), name=program)
+                                  env=harness.clean_env(**interpreter.env), name=program)
         self.addCleanup(process.clear)
         return process
 
@@ -282,7 +282,7 @@ class Ending(WorkerCase):
         queues = Queues(self, server)
         reads, writes = os.pipe()
         worker = subprocess.Popen([TASK_WORKER, '--master', '127.0.0.1:%d' % server.port, '--builtin', 'square'],
-                                  stdout=writes, env=harness._clean_env(TASKQ_AUTHKEY=server.key))
+                                  stdout=writes, env=harness.clean_env(TASKQ_AUTHKEY=server.key))
         self.addCleanup(worker.wait)
         self.addCleanup(worker.kill)
         os.close(writes)

@@ -28,7 +28,7 @@ class Worker(harness.Process):
         if peer:
             argv += ['--peer', peer]
         key = key if key is not None else getattr(server, 'key', harness.KEY)
-        super().__init__(argv + [str(o) for o in options], env=harness._clean_env(TASKQ_AUTHKEY=key),
+        super().__init__(argv + [str(o) for o in options], env=harness.clean_env(TASKQ_AUTHKEY=key),
                          name='task-worker')
 
     def check_sound(self):
@@ -87,15 +87,17 @@ class Peer(wire.Wire):
         sock.settimeout(wire.TIMEOUT_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def handshake(self, dialect):
+    def handshake(self, dialect, before_last=lambda: None):
         """As a server of that age."""
-        own = os.urandom(20) if dialect in ('legacy', 'rhel') else b'{sha256}' + os.urandom(40)
+        name = 'sha256' if dialect == 'modern' else dialect
+        own = os.urandom(20) if dialect in ('legacy', 'rhel') else b'{%s}' % name.encode() + os.urandom(40)
         self.send(wire.CHALLENGE + own)
         if self.receive() != wire.answer(self.key, own, dialect):
             self.send(wire.FAILURE)
             raise wire.Closed('wrong key')
         self.send(wire.WELCOME)
         theirs = self.receive_challenge()
+        before_last()
         self.send(wire.answer(self.key, theirs, dialect))
         if self.receive() != wire.WELCOME:
             raise wire.Closed('not welcome')
@@ -117,8 +119,7 @@ class FakeManager:
         self.queues = {typeid: queue.Queue() for typeid in typeids}
         self.events = []
         self.handshakes = 0
-        self.handshakes_open = 0
-        self.handshakes_most = 0
+        self.overlaps = 0  # connections that came while another one was in its handshake
         self.refused = 0
         self.news = threading.Condition()
         self.peers = set()
@@ -143,12 +144,16 @@ class FakeManager:
                     sock.close()
                     return
                 self.peers.add(sock)
-            thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
+                self.handshakes += 1
+                number = self.handshakes
+            thread = threading.Thread(target=self._serve, args=(sock, number), daemon=True)
             self.threads.append(thread)
             thread.start()
 
     def close(self):
         with self.news:
+            if self.closing:
+                return
             self.closing = True
             for sock in self.peers:
                 try:
@@ -178,27 +183,23 @@ class FakeManager:
     def count(self, name):
         return self.names().count(name)
 
-    def _handshake(self, peer):
-        with self.news:
-            self.handshakes += 1
-            self.handshakes_open += 1
-            self.handshakes_most = max(self.handshakes_most, self.handshakes_open)
+    def _handshake(self, peer, number):
+        def before_last():
+            # The client cannot have done with this one yet.
+            with self.news:
+                self.overlaps += self.handshakes - number
         try:
-            peer.handshake(self.dialect)
+            peer.handshake(self.dialect, before_last)
         except wire.Closed:
             with self.news:
                 self.refused += 1
-                self.news.notify_all()
             raise
-        finally:
-            with self.news:
-                self.handshakes_open -= 1
 
-    def _serve(self, sock):
+    def _serve(self, sock, number):
         peer = Peer(sock, self.key.encode())
         session = False
         try:
-            self._handshake(peer)
+            self._handshake(peer, number)
             while True:
                 ident, function, args, kwds = pickle.loads(peer.receive())
                 self.note(function, args)

@@ -52,18 +52,19 @@ static inline struct tq_body *rig_body_new(int64_t key, int64_t id, uint32_t len
 }
 
 extern int rig_less_result; /* what the next comparisons return instead of 0; defined by RIG_DEFINE_LESS */
-extern unsigned long rig_less_calls;
+extern long rig_less_calls; /* so many comparisons until one says that there is no order; < 0: never */
 int rig_less(const struct tq_body *a, const struct tq_body *b, bool *ret_less, char text[BROKER_TEXT_MAX]);
 
 #define RIG_DEFINE_LESS                                                                                      \
     int rig_less_result;                                                                                     \
-    unsigned long rig_less_calls;                                                                            \
+    long rig_less_calls = -1;                                                                                \
     int rig_less(const struct tq_body *a, const struct tq_body *b, bool *ret_less,                           \
                  char text[BROKER_TEXT_MAX])                                                                 \
     {                                                                                                        \
         struct rig_body x = rig_body_read(a), y = rig_body_read(b);                                          \
                                                                                                              \
-        rig_less_calls++;                                                                                    \
+        if (rig_less_calls >= 0 && rig_less_calls-- == 0)                                                    \
+            x.key = RIG_NO_ORDER;                                                                            \
         if (rig_less_result < 0)                                                                             \
             return rig_less_result;                                                                          \
         if (x.key == RIG_NO_ORDER || y.key == RIG_NO_ORDER) {                                                \

@@ -247,6 +247,8 @@ static void shutdown_lets_gets_drain(void **state)
     rig_expect(&r, 3, d, BROKER_REPLY_NONE);
     assert_true(rig_expect(&r, 1, p, BROKER_REPLY_SHUTDOWN)->was_parked);
     rig_none(&r);
+    assert_true(broker_queue_shut_down(q));
+    assert_false(broker_queue_shut_down(e));
     rig_expect(&r, 0, rig_put(&r, 0, q, 3, -1), BROKER_REPLY_SHUTDOWN);
     rig_none(&r);
     rig_number(&r, 0, q, BROKER_QSIZE, 1);
@@ -421,6 +423,31 @@ static void an_unordered_pop_is_a_type_error(void **state)
     rig_get_item(&r, 1, q, 2, 1);
     rig_get_item(&r, 1, q, 500, 1);
     tq_body_unref(x);
+    rig_deinit(&r);
+}
+
+/* Items that come back stand in order, then cannot be compared any more: the getter is told, they stay. */
+static void an_unordered_hand_out_is_a_type_error(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    struct broker_queue *q = rig_queue(&r, "q", BROKER_PRIORITY, BROKER_ACK_EXPLICIT, 0);
+
+    for (int i = 1; i <= 3; i++)
+        rig_put_ok(&r, 0, q, i);
+    for (int i = 1; i <= 3; i++)
+        rig_get_item(&r, 1, q, i, 1);
+    uint64_t t = rig_get(&r, 2, q, 1000);
+    rig_none(&r);
+    rig_less_calls = 2; /* two to put three back */
+    rig_close(&r, 1, BROKER_CLOSE_RETURN);
+    assert_true(rig_expect(&r, 2, t, BROKER_REPLY_TYPE_ERROR)->was_parked);
+    rig_none(&r);
+    rig_number(&r, 2, q, BROKER_QSIZE, 3);
+    for (int i = 1; i <= 3; i++)
+        rig_get_item(&r, 2, q, i, i < 3 ? 2 : 1);
     rig_deinit(&r);
 }
 
@@ -640,6 +667,7 @@ int main(void)
         cmocka_unit_test(a_put_that_cannot_be_ordered_is_not_kept),
         cmocka_unit_test(a_get_that_cannot_order_loses_nothing),
         cmocka_unit_test(an_unordered_pop_is_a_type_error),
+        cmocka_unit_test(an_unordered_hand_out_is_a_type_error),
         cmocka_unit_test(cancel_and_close_end_a_parked_call),
         cmocka_unit_test(names_are_checked_and_queues_limited),
         cmocka_unit_test(a_removed_queue_answers_its_waiters_and_outlives_its_leases),

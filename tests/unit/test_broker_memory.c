@@ -96,6 +96,9 @@ static void the_last_eighth_is_for_results(void **state)
     assert_int_equal(rig_stats(&r).body_bytes, 7500);
     rig_expect(&r, 1, put_cost(&r, 1, result, 101, 200, 0), BROKER_REPLY_FULL); /* it holds nothing now */
     rig_none(&r);
+    /* A queue's putters are served in their order even so. */
+    rig_expect(&r, 2, put_cost(&r, 2, more, 51, 200, 0), BROKER_REPLY_FULL);
+    rig_none(&r);
     /* ... up to the limit, which is never exceeded; then they wait, before new work. */
     rig_expect(&r, 2, put_cost(&r, 2, result, 102, 1600, 0), BROKER_REPLY_FULL);
     rig_none(&r);
@@ -461,7 +464,35 @@ static void a_timeout_without_memory_comes_later(void **state)
     rig_deinit(&r);
 }
 
-/* No room for the reply of a getter: the item stays, new gets do not overtake, the clock serves it. */
+/* Fills the list of effects up to `free_count` free places. */
+static void fill_effects(struct rig *r, struct broker_queue *q, size_t free_count)
+{
+    do {
+        rig_do(r, BROKER_QSIZE, 15, q);
+    } while (r->fx.cap - r->fx.count != free_count);
+    r->seen = r->fx.count;
+}
+
+/* An item is put while session 0 is parked in get, and session 0 cannot be told. Token of the get. */
+static uint64_t put_without_wake_up(struct rig *r, struct broker_queue *q)
+{
+    uint64_t t = rig_get(r, 0, q, -1);
+    struct broker_event ev;
+
+    fill_effects(r, q, 1);
+    ev = rig_call(r, BROKER_PUT, 1, q, 0);
+    ev.body = rig_body_new(1, 1, 0);
+    tq_mem_fail_after(1, 1); /* the task is made, the list cannot grow */
+    assert_int_equal(rig_try(r, &ev), 0);
+    tq_mem_fail_after(-1, 0);
+    tq_body_unref(ev.body);
+    rig_expect(r, 1, ev.token, BROKER_REPLY_NONE);
+    rig_none(r);
+    assert_int_equal(broker_queue_size(q), 1);
+    return t;
+}
+
+/* No room for the reply of a getter: the item stays, and the clock brings it. */
 static void a_wake_up_without_memory_comes_later(void **state)
 {
     struct rig r;
@@ -469,31 +500,113 @@ static void a_wake_up_without_memory_comes_later(void **state)
     (void)state;
     rig_init(&r);
     struct broker_queue *q = rig_queue(&r, "q", FIFO, AUTO, 0);
-    uint64_t t = rig_get(&r, 0, q, -1);
+    uint64_t t = put_without_wake_up(&r, q);
 
-    rig_get_outcome(&r, 1, q, BROKER_REPLY_EMPTY);
-    for (int i = 0; i < 16; i++) /* the list holds 16: one left for the put's own reply */
-        if (r.fx.count < r.fx.cap - 1)
-            rig_do(&r, BROKER_QSIZE, 5, q), r.seen++, i = 0;
-    struct broker_event ev = rig_call(&r, BROKER_PUT, 1, q, 0);
-    ev.body = rig_body_new(1, 1, 0);
-    tq_mem_fail_after(1, 1); /* the task is made, the list cannot grow */
-    assert_int_equal(rig_try(&r, &ev), 0);
-    tq_mem_fail_after(-1, 0);
-    tq_body_unref(ev.body);
-    rig_expect(&r, 1, ev.token, BROKER_REPLY_NONE);
-    assert_int_equal(r.seen, r.fx.count);
-    assert_int_equal(broker_queue_size(q), 1);
-    broker_effects_clear(&r.fx);
-    r.seen = 0;
-    struct tq_deadline *d;
-    r.now_ms += 10;
-    d = tq_deadlines_pop_due(&r.deadlines, r.now_ms);
-    assert_non_null(d);
-    rig_step(&r, &(struct broker_event){.kind = BROKER_DUE, .deadline = d});
+    rig_pass(&r, 9);
+    rig_none(&r);
+    rig_pass(&r, 1);
     rig_expect_item(&r, 0, t, 1, 1);
     rig_none(&r);
     assert_int_equal(tq_deadlines_next_ms(&r.deadlines), UINT64_MAX);
+    rig_deinit(&r);
+}
+
+static void a_late_wake_up_is_not_overtaken(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    struct broker_queue *q = rig_queue(&r, "q", FIFO, AUTO, 0);
+    uint64_t t = put_without_wake_up(&r, q);
+    uint64_t g = rig_get(&r, 2, q, 0);
+
+    rig_expect(&r, 2, g, BROKER_REPLY_EMPTY);
+    rig_expect_item(&r, 0, t, 1, 1);
+    rig_none(&r);
+    t = put_without_wake_up(&r, q);
+    g = rig_get(&r, 2, q, -1);
+    rig_expect_item(&r, 0, t, 1, 1);
+    rig_none(&r);
+    uint64_t p = rig_put(&r, 3, q, 5, 0);
+    rig_expect(&r, 3, p, BROKER_REPLY_NONE);
+    rig_expect_item(&r, 2, g, 5, 1);
+    rig_none(&r);
+    rig_deinit(&r);
+}
+
+/* A queue is removed, its waiters cannot be told; then they are, or the broker ends before. */
+static void a_removal_without_memory_is_told_later(void **state)
+{
+    (void)state;
+    for (int told = 0; told < 2; told++) {
+        struct rig r;
+
+        rig_init(&r);
+        struct broker_queue *q = rig_queue(&r, "q", FIFO, AUTO, 0);
+        uint64_t g0 = rig_get(&r, 0, q, -1), g1 = rig_get(&r, 1, q, 9000);
+
+        fill_effects(&r, q, 1);
+        tq_mem_fail_after(0, 1);
+        broker_remove(r.b, q, &r.fx);
+        tq_mem_fail_after(-1, 0);
+        rig_check(&r);
+        rig_expect(&r, 0, g0, BROKER_REPLY_SHUTDOWN);
+        rig_none(&r);
+        assert_true(broker_session_parked(&r.s[1]));
+        if (told) {
+            rig_pass(&r, 10);
+            rig_expect(&r, 1, g1, BROKER_REPLY_SHUTDOWN);
+        }
+        rig_deinit(&r);
+    }
+}
+
+static void a_deadline_without_memory_parks_nothing(void **state)
+{
+    struct tq_deadline others[63] = {0};
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    struct broker_queue *q = rig_queue(&r, "q", FIFO, AUTO, 0);
+    for (size_t i = 0; i < 63; i++)
+        assert_int_equal(tq_deadline_set(&r.deadlines, &others[i], UINT64_MAX), 0);
+    rig_number(&r, 0, q, BROKER_QSIZE, 0);
+    struct broker_event ev = rig_call(&r, BROKER_GET, 0, q, 50);
+    tq_mem_fail_after(1, 1);
+    assert_int_equal(rig_try(&r, &ev), 0);
+    tq_mem_fail_after(-1, 0);
+    rig_expect(&r, 0, ev.token, BROKER_REPLY_NO_MEMORY);
+    rig_none(&r);
+    assert_false(broker_session_parked(&r.s[0]));
+    uint64_t t = rig_get(&r, 0, q, 50);
+    rig_pass(&r, 50);
+    rig_expect(&r, 0, t, BROKER_REPLY_EMPTY);
+    for (size_t i = 0; i < 63; i++)
+        tq_deadline_clear(&r.deadlines, &others[i]);
+    rig_deinit(&r);
+    broker_free(NULL);
+}
+
+/* Memory that cannot be given back is kept. */
+static void a_heap_that_cannot_shrink_works_on(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    struct broker_queue *q = rig_queue(&r, "q", BROKER_PRIORITY, AUTO, 0);
+    for (int i = 0; i < 33; i++)
+        rig_put_ok(&r, 0, q, i);
+    assert_int_equal(q->heap.cap, 64);
+    tq_mem_fail_after(0, 1000);
+    for (int i = 0; i < 33; i++)
+        rig_get_item(&r, 1, q, i, 1);
+    tq_mem_fail_after(-1, 0);
+    assert_int_equal(q->heap.cap, 64);
+    rig_get_outcome(&r, 1, q, BROKER_REPLY_EMPTY);
+    assert_int_equal(q->heap.cap, 32);
     rig_deinit(&r);
 }
 
@@ -509,6 +622,10 @@ int main(void)
         cmocka_unit_test(setting_up_may_fail_too),
         cmocka_unit_test(a_timeout_without_memory_comes_later),
         cmocka_unit_test(a_wake_up_without_memory_comes_later),
+        cmocka_unit_test(a_late_wake_up_is_not_overtaken),
+        cmocka_unit_test(a_removal_without_memory_is_told_later),
+        cmocka_unit_test(a_deadline_without_memory_parks_nothing),
+        cmocka_unit_test(a_heap_that_cannot_shrink_works_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

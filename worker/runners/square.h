@@ -8,7 +8,7 @@
 /* Larger ints are refused: decimal text costs the square of the length, and this is the loop's thread.
  * Python itself refuses to print more than 4,300 digits from 3.11 on. */
 #define SQUARE_INT_MAX_BYTES  16384
-#define SQUARE_INT_MAX_DIGITS 39456 /* of so many bytes */
+#define SQUARE_INT_MAX_DIGITS 39457 /* of so many bytes */
 
 /* 0: `shown` is n as %d prints it, `result` the line of the example. 1: cannot be squared; `result` says why
  * ("error: cannot square 'abc' (str)"), `shown` is empty. Both are cleared first and get no NUL.

@@ -195,12 +195,11 @@ def _containers():
     yield from [
         ('()', ()), ('tuple 1', (1,)), ('tuple 2', (1, 2)), ('tuple 3', (1, 'b', 3.0)),
         ('tuple 4', (1, 2, 3, 4)), ('tuple in tuple', ((((),),),)), ('[]', []), ('list 1', [1]),
-        ('list 2', [1, [2]]), ('list 1000', list(range(1000))), ('list 1001', list(range(1001))),
-        ('list 2500', [str(i) for i in range(2500)]), ('{}', {}), ('dict 1', {'a': 1}),
-        ('dict like kwds', {'timeout': 1, 'block': True}), ('dict 2001', {i: str(i) for i in range(2001)}),
+        ('list 2', [1, [2]]), ('{}', {}), ('dict 1', {'a': 1}),
+        ('dict like kwds', {'timeout': 1, 'block': True}),
         ('dict of keys', {None: 1, True: 2, 2.5: 3, (1, 2): 4, b'b': 5}), ('set()', set()), ('set', {1, 2, 'c'}),
         ('frozenset()', frozenset()), ('frozenset', frozenset({1, (2, 3)})),
-        ('set of frozensets', {frozenset({1}), frozenset({2})}), ('list of None', [None] * 3000),
+        ('set of frozensets', {frozenset({1}), frozenset({2})}),
         ('tuple of empties', ([], {}, (), set(), '', b'')), ('json', {'rows': [{'id': i, 'v': [1.5, None, True]}
                                                                               for i in range(50)]}),
     ]
@@ -243,8 +242,10 @@ def _own():
 
 
 def _large():
-    """Above 64 KiB, where a pickler ends its frames."""
+    """More than a batch of 1000, and above 64 KiB, where a pickler ends its frames."""
     yield from [
+        ('list 1000', list(range(1000))), ('list 1001', list(range(1001))), ('list of None', [None] * 3000),
+        ('dict 2001', {i: str(i) for i in range(2001)}), ('set 1500', set(range(1500))),
         ('large list', [('row %d' % i, i, float(i), {'k': i}) for i in range(2500)]),
         ('large bytes', b'\x95\x94.' * 30000), ('large str', '\x95\x94.h\x00' * 20000),
         ('large among small', ['a', b'b' * 70000, 'a', bytearray(b'c' * 70000), ['a', 'd' * 70000]]),

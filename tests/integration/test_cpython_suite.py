@@ -1,0 +1,33 @@
+"""CPython's own tests of queues, of each interpreter that ships them, run against the server."""
+from harness import ServerCase, all_clients, expand, main, old_middle_new, per_interpreter
+
+KINDS = ('lifo', 'priority')
+COUNT = 60  # queues for each test of a kind that no factory makes
+
+
+def queues():
+    return ['%s_%d_%d,kind=%s,maxsize=%d' % (kind, maxsize, n, kind, maxsize)
+            for kind in KINDS for maxsize in (0, 2, 5) for n in range(COUNT)]
+
+
+@expand
+class SuiteTest(ServerCase):
+
+    def run_suite(self, interpreter, server):
+        # 5 of _TestQueue, 2 of TestSyncManagerTypes (3.7 has none), 5 of BaseQueueTestMixin for 3 kinds.
+        self.run_unittest_client(interpreter, 'cpython_suite.py', '-v', server=server,
+                                 least=22 if interpreter.version >= (3, 8) else 20, deadline_s=280,
+                                 env={'TASKQ_SUITE_QUEUES': str(COUNT)})
+
+    @per_interpreter(all_clients)
+    def test_master(self, interpreter):
+        self.run_suite(interpreter, self.start_master(queues=queues()))
+
+    @per_interpreter(old_middle_new)
+    def test_reference(self, interpreter):
+        """The wrapper leaves nothing out that Python's own server passes, and adds nothing it fails."""
+        self.run_suite(interpreter, self.start_reference(interpreter=interpreter, queues=queues()))
+
+
+if __name__ == '__main__':
+    main()
