@@ -53,9 +53,9 @@ void tq_free(void *p)
     free(p);
 }
 
-void tq_mem_fail_after(long n, long repeat)
+void tq_mem_fail_after(long after, long repeat)
 {
-    fail_countdown = n;
+    fail_countdown = after;
     fail_repeat = repeat;
 }
 

@@ -11,9 +11,9 @@ void *tq_realloc(void *p, size_t n);
 char *tq_strdup(const char *s);
 void tq_free(void *p); /* NULL is fine */
 
-/* For tests: after `allocations` more successful ones, the next `repeat` fail. allocations < 0 switches
+/* For tests: after `after` more successful ones, the next `repeat` fail. after < 0 switches
  * it off. Not thread-safe. */
-void tq_mem_fail_after(long allocations, long repeat);
+void tq_mem_fail_after(long after, long repeat);
 /* For tests: allocations made so far. */
 unsigned long tq_mem_count(void);
 

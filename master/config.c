@@ -218,7 +218,7 @@ int config_queue_parse(struct config_queue *q, const char *spec, char err[TQ_OPT
                  "--queue '%.60s': a queue's name is 1 to 200 of the characters A-Z a-z 0-9 . _ -", part);
         rv = TQ_EINVAL;
     } else {
-        strcpy(q->name, part);
+        memcpy(q->name, part, strlen(part) + 1);
     }
     while (rv == TQ_OK && (part = strsep(&rest, ",")) != NULL)
         rv = queue_setting(q, part, err);

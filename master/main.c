@@ -53,7 +53,7 @@ int main(int argc, char **argv)
         printf("task-master %s\n", TASKQ_VERSION);
         status = EXIT_SUCCESS;
     } else {
-        fprintf(stderr, "task-master: %s (task-master --help lists all options)\n", err);
+        fprintf(stderr, "task-master: %s\n", err);
         status = 2;
     }
     config_deinit(&config);

@@ -134,17 +134,17 @@ int pyregistry_add_typeid(struct pyregistry *r, struct broker_queue *queue, cons
     return add_typeid(r, object, typeid_name);
 }
 
-struct pyobject *pyregistry_by_typeid(struct pyregistry *r, struct tq_span name)
+struct pyobject *pyregistry_by_typeid(struct pyregistry *r, struct tq_span typeid_name)
 {
     struct typeid_entry *t;
 
-    HASH_FIND(hh, r->typeids, name.data, name.len, t);
+    HASH_FIND(hh, r->typeids, typeid_name.data, typeid_name.len, t);
     return t != NULL ? t->object : NULL;
 }
 
-bool pyregistry_is_factory(struct tq_span name)
+bool pyregistry_is_factory(struct tq_span typeid_name)
 {
-    return tq_span_is(name, "Queue") || tq_span_is(name, "JoinableQueue");
+    return tq_span_is(typeid_name, "Queue") || tq_span_is(typeid_name, "JoinableQueue");
 }
 
 int pyregistry_fresh_name(struct pyregistry *r, char out[64])

@@ -2,8 +2,7 @@
 #ifndef MASTER_CORE_QUEUE_H
 #define MASTER_CORE_QUEUE_H
 
-#include "master/core/uthash_mem.h"
-
+#include "common/hash.h"
 #include "master/core/broker.h"
 #include "master/core/heap.h"
 #include "master/core/wait.h"

@@ -38,6 +38,7 @@ static void let_go(struct broker_session *s, struct broker_task *t)
     TQ_ASSERT(t->session == s && t->state == BROKER_TASK_LEASED);
     t->session = NULL;
     if (is_explicit(t)) {
+        TQ_ASSERT(s->held_explicit != NULL);
         DL_DELETE(s->held_explicit, t);
         s->held_explicit_count--;
     } else {

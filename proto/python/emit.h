@@ -25,7 +25,7 @@ void tq_emit_float(struct tq_emit *e, double v);
 void tq_emit_str(struct tq_emit *e, struct tq_span utf8);
 void tq_emit_cstr(struct tq_emit *e, const char *utf8);
 void tq_emit_mark(struct tq_emit *e);
-void tq_emit_tuple(struct tq_emit *e); /* of all since the mark */
+void tq_emit_tuple(struct tq_emit *e);               /* of all since the mark */
 void tq_emit_tuple_n(struct tq_emit *e, unsigned n); /* 0 to 3, of the top n */
 void tq_emit_empty_dict(struct tq_emit *e);
 void tq_emit_setitems(struct tq_emit *e); /* key, value, ... since the mark, into the dict below */

@@ -595,8 +595,9 @@ static bool is_empty_builtin(const struct tq_pickle *p, struct tq_pk_range r)
     if (count == 0) {
         empty = true;
     } else if (view_open(p, list[0], false, 0, &v, NULL) == TQ_OK) {
-        empty = (v.value.kind == TQ_PK_LIST || v.value.kind == TQ_PK_TUPLE) ? v.count == 0
-                : (v.value.kind == TQ_PK_BYTES || v.value.kind == TQ_PK_STR) && v.value.bytes.len == 0;
+        empty = (v.value.kind == TQ_PK_LIST || v.value.kind == TQ_PK_TUPLE)
+                    ? v.count == 0
+                    : (v.value.kind == TQ_PK_BYTES || v.value.kind == TQ_PK_STR) && v.value.bytes.len == 0;
     }
     tq_free(list);
     return empty;

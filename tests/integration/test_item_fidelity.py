@@ -8,7 +8,7 @@ import sys
 import unittest
 
 import harness
-from harness import TempDir, _clean_env, expand, interpreters, main, per_interpreter, run_parallel
+from harness import TempDir, clean_env, expand, interpreters, main, per_interpreter, run_parallel
 
 sys.path.insert(0, os.path.join(harness.HERE, 'fidelity'))
 from driver import read_fields, write_record  # noqa: E402
@@ -18,7 +18,7 @@ DRIVER = os.path.join(harness.HERE, 'fidelity', 'driver.py')
 
 
 def run_driver(interpreter, *args):
-    out = subprocess.run([interpreter.path, DRIVER] + [str(a) for a in args], env=_clean_env(**interpreter.env),
+    out = subprocess.run([interpreter.path, DRIVER] + [str(a) for a in args], env=clean_env(**interpreter.env),
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if out.returncode:
         raise AssertionError('%s: %s' % (interpreter, out.stderr.decode()[-2000:]))

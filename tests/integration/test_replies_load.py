@@ -5,9 +5,9 @@ import subprocess
 import sys
 import unittest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("TASKQ_BUILD", os.path.join(ROOT, "build"))
-REPLY_TOOL = os.environ.get("TASKQ_REPLY_TOOL", os.path.join(BUILD, "bin", "reply_tool"))
+import harness
+
+REPLY_TOOL = os.path.join(harness.BUILD, "bin", "reply_tool")
 
 # Runs in each interpreter, 2.7 included. Prints one line per pickle: name, class of the reply's value, value.
 LOADER = r"""
@@ -127,4 +127,4 @@ class RepliesLoad(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    harness.main()

@@ -1,5 +1,6 @@
 """task-worker against a manager made by hand: the order of its requests, what it does when replies fail to come,
 and peers that mean it ill."""
+import os
 import pickle
 import queue
 import signal
@@ -264,12 +265,15 @@ class Hostile(WorkerCase):
                     self.check_survives('get', reply)
 
     def test_code_in_a_task_does_not_run(self):
-        command = b'touch /tmp/taskq-test-must-not-exist'
-        task = wire.frame(b"\x80\x02U\x07#RETURNcposix\nsystem\nU" + bytes([len(command)]) + command + b'\x85R\x86.')
-        fake = self.fake(hooks={'get': once(lambda *_: task)})
-        worker = self.start_worker(fake)
-        self.assertEqual(fake.queues['get_result_queue'].get(timeout=20), 'error: cannot square a value (system)')
-        self.stop(worker)
+        with harness.TempDir() as folder:
+            command = ('touch %s/ran' % folder).encode()
+            task = wire.frame(b"\x80\x02U\x07#RETURNcposix\nsystem\nU" + bytes([len(command)]) + command + b'\x85R\x86.')
+            fake = self.fake(hooks={'get': once(lambda *_: task)})
+            worker = self.start_worker(fake)
+            self.assertEqual(fake.queues['get_result_queue'].get(timeout=20),
+                             'error: cannot square a value (system)')
+            self.stop(worker)
+            self.assertEqual(os.listdir(folder), [])
 
     def test_idents_and_texts_of_any_kind(self):
         for ident in ('', 'x' * 300, 5, None):
