@@ -240,6 +240,60 @@ static int add_default_queue(struct config *c, const char *name, char err[TQ_OPT
     return find_queue(c, name) != NULL ? TQ_OK : set_queue(c, name, err);
 }
 
+/* The i-th name under which Python finds the queue: X, get_X, and further ones; false behind the last. */
+static bool queue_typeid(const struct config_queue *q, unsigned i, char out[BROKER_QUEUE_NAME_MAX + 8])
+{
+    if (i >= 2 + q->typeid_count)
+        return false;
+    if (i < 2)
+        snprintf(out, BROKER_QUEUE_NAME_MAX + 8, "%s%s", i == 1 ? "get_" : "", q->name);
+    else
+        snprintf(out, BROKER_QUEUE_NAME_MAX + 8, "%s", q->typeids[i - 2]);
+    return true;
+}
+
+/* Is the name one of queues[0..count)'s? */
+static const struct config_queue *owner_of(const struct config *c, unsigned count, const char *name)
+{
+    char other[BROKER_QUEUE_NAME_MAX + 8];
+
+    for (unsigned k = 0; k < count; k++) {
+        for (unsigned i = 0; queue_typeid(&c->queues[k], i, other); i++) {
+            if (strcmp(name, other) == 0)
+                return &c->queues[k];
+        }
+    }
+    return NULL;
+}
+
+static int check_names(const struct config *c, char err[TQ_OPT_ERROR_MAX])
+{
+    char name[BROKER_QUEUE_NAME_MAX + 8];
+
+    for (unsigned k = 0; k < c->queue_count; k++) {
+        const struct config_queue *q = &c->queues[k];
+
+        for (unsigned i = 0; queue_typeid(q, i, name); i++) {
+            const struct config_queue *owner = owner_of(c, k, name);
+
+            if (owner != NULL) {
+                snprintf(
+                    err, TQ_OPT_ERROR_MAX,
+                    "--queue %.60s: Python's name '%.60s' for it is one of queue %.60s already: rename one",
+                    q->name, name, owner->name);
+                return TQ_EINVAL;
+            }
+            if (strcmp(name, "Queue") == 0 || strcmp(name, "JoinableQueue") == 0) {
+                snprintf(err, TQ_OPT_ERROR_MAX,
+                         "--queue %.60s: the name '%.60s' makes new queues in Python: take another", q->name,
+                         name);
+                return TQ_EINVAL;
+            }
+        }
+    }
+    return TQ_OK;
+}
+
 static int finish(struct config *c, char err[TQ_OPT_ERROR_MAX])
 {
     int rv = add_default_queue(c, "task_queue", err);
@@ -247,10 +301,12 @@ static int finish(struct config *c, char err[TQ_OPT_ERROR_MAX])
     if (rv == TQ_OK)
         rv = add_default_queue(c, "result_queue", err);
     if (rv == TQ_OK)
-        rv = tq_opt_authkey(c->authkey_file, c->authkey_text, &c->authkey, &c->authkey_len, err,
-                            c->authkey_warning);
+        rv = check_names(c, err);
     if (rv == TQ_OK && c->listen_count == 0)
         rv = set_listen(c, "127.0.0.1:5000", err);
+    if (rv == TQ_OK && tq_opt_authkey(c->authkey_file, c->authkey_text, &c->authkey, &c->authkey_len, err,
+                                      c->authkey_warning) != TQ_OK)
+        rv = TQ_EIO; /* the command line is right, the key is not to be had */
     return rv;
 }
 

@@ -54,7 +54,7 @@ int main(int argc, char **argv)
         status = EXIT_SUCCESS;
     } else {
         fprintf(stderr, "task-master: %s\n", err);
-        status = 2;
+        status = rv == TQ_EINVAL ? 2 : EXIT_FAILURE;
     }
     config_deinit(&config);
     tq_digest_cleanup();

@@ -16,11 +16,10 @@
  * The whole reply frame ('#RETURN', item), 4-byte length included, as a body with one reference; item_off
  * and item_len mark the item's opcodes (FRAME opcodes removed). Protocol of the reply: the source's, but 5
  * becomes 4 when no protocol-5 opcode is kept (BYTEARRAY8 is rewritten as a call of builtins.bytearray, so
- * that 3.6 and 3.7 can load it too); never lowered below 4; 2 and 3 are kept, and
- * below 2 it is 2, which readers treat alike.
- * TQ_EPROTO when opcodes behind the item write into it or into a part of the
- * envelope that it refers to (only hand-made pickles can), TQ_ELIMIT when the
- * reply would pass 2^31 - 1 bytes, TQ_ENOMEM. */
+ * that 3.6 and 3.7 can load it too); never lowered below 4; 2 and 3 are kept, and below 2 it is 2, which
+ * readers treat alike.
+ * TQ_EPROTO when opcodes behind the item write into it or into a part of the envelope that it refers to (only
+ * hand-made pickles can), TQ_ELIMIT when the reply would pass 2^31 - 1 bytes, TQ_ENOMEM. */
 int tq_item_from_request(const struct tq_pickle *request, struct tq_pk_range item, struct tq_body **ret_body);
 
 #define TQ_ITEM_TEXT_MAX 200

@@ -59,6 +59,8 @@ static int parse_args(struct tq_py_request *r, const char **ret_why)
     rv = tq_pk_children(&r->pickle, r->pickle.top[2], &list, &count);
     if (rv == TQ_EINVAL)
         return fail(ret_why, "args is not a plain tuple");
+    if (rv == TQ_ELIMIT)
+        return fail(ret_why, "too many arguments");
     if (rv != TQ_OK)
         return rv;
     if (count > TQ_PY_ARGS_MAX) {
@@ -109,6 +111,8 @@ static int parse_kwargs(struct tq_py_request *r, const char **ret_why)
     rv = tq_pk_children(&r->pickle, r->pickle.top[3], &list, &count);
     if (rv == TQ_EINVAL)
         return fail(ret_why, "kwds is not a plain dict");
+    if (rv == TQ_ELIMIT)
+        return fail(ret_why, "too many arguments");
     for (uint32_t i = 0; rv == TQ_OK && i + 1 < count; i += 2)
         rv = add_kwarg(r, list[i], list[i + 1], ret_why);
     tq_free(list);

@@ -7,7 +7,7 @@ import signal
 import threading
 
 import wire
-from harness import (ServerCase, all_clients, expand, interpreters, main, old_middle_new, per_interpreter, poll_until,
+from harness import (ServerCase, all_clients, expand, main, old_middle_new, per_interpreter, poll_until,
                      run_parallel)
 
 SETTLED_S = 3.0  # a master may think this long about how a program ended
@@ -92,7 +92,7 @@ class KilledTest(RobustnessCase):
         poll_until(lambda: probe.call('task_queue', 'qsize') == 3, 'the item is back')
         self.assertEqual([probe.call('task_queue', 'get') for _ in range(3)], [0, 1, 2])
 
-    @per_interpreter()
+    @per_interpreter(old_middle_new)
     def test_with_an_item_that_others_wait_for(self, interpreter):
         server, probe = self.serve()
         probe.call('task_queue', 'put', 'the one')
@@ -108,7 +108,7 @@ class KilledTest(RobustnessCase):
     def test_again_and_again_with_the_same_item(self):
         server, probe = self.serve()
         probe.call('task_queue', 'put', 'the one')
-        for interpreter in interpreters():
+        for interpreter in old_middle_new():
             client = self.start_client(interpreter, 'blocked.py', 'hold', server=server, stdin=True)
             client.expect('took the one')
             client.kill()
@@ -243,17 +243,18 @@ class AcknowledgeTest(RobustnessCase):
     @per_interpreter(old_middle_new)
     def test_explicit(self, interpreter):
         """Only task_done() acknowledges: neither a clean exit nor the next request does."""
-        for end in ('exit', 'next', 'thread', 'die'):
+        def ends(end):
             server, probe = self.serve('jobs,ack=explicit')
             probe.call('jobs', 'put', 0)
             probe.call('jobs', 'put', 1)
             self.hold(interpreter, server, end)
-            poll_until(lambda: probe.call('jobs', 'qsize') == 2, 'the item is back after ' + end)
-            self.assertEqual(probe.call('jobs', 'get'), 0)
-        server, probe = self.serve('jobs,ack=explicit')
-        probe.call('jobs', 'put', 0)
-        self.hold(interpreter, server, 'done')
-        self.assertRaises(queue.Empty, probe.call, 'jobs', 'get', timeout=SETTLED_S)
+            if end == 'done':
+                self.assertEqual(probe.call('jobs', 'get'), 1)
+                self.assertRaises(queue.Empty, probe.call, 'jobs', 'get', timeout=SETTLED_S)
+            else:
+                poll_until(lambda: probe.call('jobs', 'qsize') == 2, 'the item is back after ' + end)
+                self.assertEqual([probe.call('jobs', 'get'), probe.call('jobs', 'get')], [0, 1])
+        run_parallel([lambda e=e: ends(e) for e in ('exit', 'next', 'thread', 'die', 'done')], at_once=5)
 
     @per_interpreter(old_middle_new)
     def test_get(self, interpreter):
@@ -277,8 +278,7 @@ class AcknowledgeTest(RobustnessCase):
 
     def test_auto_signs_of_progress(self):
         """After a put, a get, or task_done, the item before is done; after other calls it is not."""
-        for method, args, comes_back in (('put', ('x',), False), ('task_done', (), False), ('qsize', (), True),
-                                         ('empty', (), True)):
+        def check(method, args, comes_back):
             server, probe = self.serve()
             probe.call('task_queue', 'put', 'item')
             session = wire.Session(server)
@@ -289,7 +289,11 @@ class AcknowledgeTest(RobustnessCase):
             if comes_back:
                 self.assertEqual(probe.call('task_queue', 'get', timeout=30), 'item', method)
             else:
-                self.assertRaises(queue.Empty, probe.call, 'task_queue', 'get', timeout=SETTLED_S)
+                with self.assertRaises(queue.Empty, msg=method):
+                    probe.call('task_queue', 'get', timeout=SETTLED_S)
+        run_parallel([lambda c=c: check(*c) for c in (
+            ('put', ('x',), False), ('task_done', (), False), ('qsize', (), True), ('empty', (), True),
+            ('full', (), True), ('put_nowait', ('x',), False))], at_once=6)
 
     def test_auto_next_get(self):
         server, probe = self.serve()

@@ -103,6 +103,9 @@ static void what_is_wrong_is_said(void **state)
         {{"--max-frame-bytes", "12"}, "max-frame-bytes"},
         {{"--lisen", "x:1"}, "--listen"},
         {{"stray"}, "stray"},
+        {{"--queue", "Queue"}, "makes new queues"},
+        {{"--queue", "a,typeid=get_task_queue"}, "queue a already"},
+        {{"--queue", "get_task_queue"}, "get_task_queue already"},
         {{"--authkey-file", "/nonexistent/key"}, "/nonexistent/key"},
     };
 

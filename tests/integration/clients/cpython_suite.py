@@ -8,17 +8,12 @@ import itertools
 import multiprocessing
 import os
 import queue
-import sys
 import unittest
 from multiprocessing.managers import SyncManager
 
 import common
 
-try:
-    from test import _test_multiprocessing, test_queue
-except ImportError:
-    print('no test package', file=sys.stderr)
-    sys.exit(77)
+from test import _test_multiprocessing, test_queue
 
 LEFT_OUT = {
     # test_queue
