@@ -503,6 +503,12 @@ void pydialect_frame(struct peer *p, struct tq_span frame)
         peer_close(p, "unknown dialect");
         return;
     }
+    if (frame.len == 0) { /* Python's server ends the session at it, too */
+        p->server->counters.protocol_errors++;
+        tq_log(TQ_LOG_WARN, "PEER-PROTOCOL", "peer=%s: an empty frame", peer_text(p));
+        peer_close(p, "an empty frame");
+        return;
+    }
     if (p->broker_open && broker_session_parked(&p->endpoint.session)) {
         /* Python sends behind a waiting call only after Ctrl-C: it has given the call up, and would take its
          * reply for this request's. */

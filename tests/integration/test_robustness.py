@@ -228,6 +228,36 @@ class WellBehavedTest(RobustnessCase):
         run_parallel([lambda i=i: self.check(i) for i in all_clients()], at_once=3)
 
 
+class NeighbourTest(RobustnessCase):
+    """A death beside a clean exit of another process of the same machine: told apart by what a stock client
+    does last, which is to close its session when its decref was answered, and then the decref's connection."""
+
+    def process(self, server, probe):
+        """A stock program so far: a proxy, a session, an item."""
+        ident = wire.create(server, 'task_queue')
+        wire.control(server, 'incref', ident)
+        wire.control(server, 'decref', ident)
+        session = wire.Session(server)
+        self.addCleanup(session.close)
+        return session, session.call(ident, 'get')
+
+    def test_death_between_decref_and_close(self):
+        server, probe = self.serve()
+        for n in range(2):
+            probe.call('task_queue', 'put', n)
+        leaving, _ = self.process(server, probe)
+        dying, item = self.process(server, probe)
+        farewell = wire.Wire(server)
+        self.addCleanup(farewell.close)
+        self.assertEqual(farewell.handshake().ask(None, 'decref', probe.ident('task_queue')), ('#RETURN', None))
+        dying.close()
+        probe.settle()
+        leaving.close()
+        farewell.close()
+        self.assertEqual(probe.call('task_queue', 'get', timeout=30), item)
+        self.assertRaises(queue.Empty, probe.call, 'task_queue', 'get', timeout=SETTLED_S)
+
+
 @expand
 class AcknowledgeTest(RobustnessCase):
 
