@@ -46,8 +46,9 @@ struct config {
     struct limits limits;
 };
 
-/* 0; 1: help was printed; 2: version was asked; TQ_EINVAL (usage) or another (failure) with one line in err (cause and remedy).
- * task_queue and result_queue are always among the queues afterwards. Deinit in every case. */
+/* 0; 1: help was printed; 2: version was asked; TQ_EINVAL (usage) or another (failure) with one line in err
+ * (cause and remedy). task_queue and result_queue are always among the queues afterwards. Deinit in every
+ * case. */
 int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_MAX]);
 void config_deinit(struct config *c);
 

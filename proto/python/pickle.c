@@ -435,7 +435,7 @@ static void pickle_init(struct tq_pickle *p, struct tq_span input)
 
 int tq_pickle_scan(struct tq_pickle *p, struct tq_span input, const char **ret_why)
 {
-    uint32_t small[TQ_PK_SMALL];
+    uint32_t small[TQ_PK_SMALL] = {0}; /* for static analysis: the machine reads only what it wrote */
     struct tq_pk_machine m = {.data = input.data, .scan = p, .bound_at = TQ_PK_NO_OFFSET};
     uint32_t *owned = NULL;
     int rv = TQ_OK;

@@ -174,7 +174,7 @@ int tq_pk_scalar(const uint8_t *data, uint32_t pos, uint32_t next, struct tq_pk_
 /* Runs [range.start, limit); TQ_EPROTO when that does not leave one value. */
 static int shape_run(const struct tq_pickle *p, const struct target *t, struct tq_pk_shape *s, uint64_t *work)
 {
-    uint32_t small[TQ_PK_SMALL];
+    uint32_t small[TQ_PK_SMALL] = {0}; /* for static analysis: the machine reads only what it wrote */
     uint32_t limit = t->open ? (uint32_t)p->input.len : t->range.end;
     struct tq_pk_machine m = {
         .data = p->input.data,
