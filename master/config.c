@@ -279,7 +279,7 @@ static int check_names(const struct config *c, char err[TQ_OPT_ERROR_MAX])
             if (owner != NULL) {
                 snprintf(
                     err, TQ_OPT_ERROR_MAX,
-                    "--queue %.60s: Python's name '%.60s' for it is one of queue %.60s already: rename one",
+                    "--queue %.60s: Python's name '%.60s' for it is taken by queue %.60s: rename one",
                     q->name, name, owner->name);
                 return TQ_EINVAL;
             }

@@ -104,8 +104,8 @@ static void what_is_wrong_is_said(void **state)
         {{"--lisen", "x:1"}, "--listen"},
         {{"stray"}, "stray"},
         {{"--queue", "Queue"}, "makes new queues"},
-        {{"--queue", "a,typeid=get_task_queue"}, "queue a already"},
-        {{"--queue", "get_task_queue"}, "get_task_queue already"},
+        {{"--queue", "a,typeid=get_task_queue"}, "taken by queue a"},
+        {{"--queue", "get_task_queue"}, "taken by queue get_task_queue"},
         {{"--authkey-file", "/nonexistent/key"}, "/nonexistent/key"},
     };
 
