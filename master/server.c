@@ -342,6 +342,7 @@ int server_open(struct server *s, uv_loop_t *loop, const struct config *config, 
     if (rv != TQ_OK)
         return rv;
     banner(s, texts);
+    tq_log(TQ_LOG_INFO, "READY", "address=%s", texts[0]);
     printf("task-master ready on %s\n", texts[0]);
     fflush(stdout);
     if (config->demo_count > 0 && (rv = demo_start(s, config->demo_count)) != TQ_OK)

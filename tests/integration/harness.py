@@ -338,6 +338,8 @@ class MasterUnderTest(Process):
         self.key = key or ''
         self.host, port = self.expect(r'^task-master ready on (\S+):(\d+)$').groups()
         self.port = int(port)
+        if '--log-level' not in options:
+            self.expect_stderr(r' READY address=')  # the whole banner is there for tests to read
 
     def check_and_stop(self):
         """Raises AssertionError unless it is alive, ends well, and has nothing broken to tell."""

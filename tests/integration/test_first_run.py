@@ -64,14 +64,15 @@ class StartTest(ServerCase):
     def test_weak_key_is_warned_of(self):
         for key in ('abc', 'fifteen bytes..'):
             server = self.start_master(key=key)
-            self.assertRegex(server.stderr, r' warn \S*KEY\S* .*%d bytes' % len(key))
+            server.expect_stderr(r' warn \S*KEY\S* .*%d bytes' % len(key))
         server = self.start_master(key='sixteen bytes...')
+        self.stop_master(server)
         self.assertNotRegex(server.stderr, r'\d+ bytes')
 
     def test_no_key(self):
         """On the loopback only, with a warning; stock clients use an empty one."""
         server = self.start_master(key=None)
-        self.assertRegex(server.stderr, r' warn \S*KEY\S* no authkey')
+        server.expect_stderr(r' warn \S*KEY\S* no authkey')
         self.assertEqual(wire.control(server, 'dummy'), ('#RETURN', None))
 
     def test_key_from_the_environment(self):

@@ -53,35 +53,6 @@ class Waiting:
     def silent(self, session):
         return not select.select([session.sock], [], [], 0)[0]
 
-    def test_getters_are_served_in_their_order(self):
-        getters = [self.blocked('task_queue', 'get', *args) for args in
-                   ((), (True,), (True, None), (True, 60), (1, 60.5), ('yes', 60))]
-        for n in range(6):
-            self.probe.call('task_queue', 'put', n)
-        self.assertEqual([g.result() for g in getters], list(range(6)))
-
-    def test_getters_are_served_one_by_one(self):
-        getters = [self.blocked('task_queue', 'get') for _ in range(6)]
-        for n, getter in enumerate(getters):
-            self.probe.call('task_queue', 'put', n)
-            self.assertEqual(getter.result(), n)
-            self.settle()
-            for later in getters[n + 1:]:
-                self.assertTrue(self.silent(later))
-            self.assertEqual(self.probe.call('task_queue', 'qsize'), 0)
-
-    def test_putters_are_served_in_their_order(self):
-        self.probe.call('small', 'put', 'first')
-        putters = [self.blocked('small', 'put', n) for n in range(6)]
-        self.assertEqual(self.probe.call('small', 'get'), 'first')
-        for n, putter in enumerate(putters):
-            self.assertIsNone(putter.result())
-            self.settle()
-            for later in putters[n + 1:]:
-                self.assertTrue(self.silent(later))
-            self.assertEqual(self.probe.call('small', 'get'), n)
-        self.assertEqual(self.probe.call('small', 'qsize'), 0)
-
     def test_empty_and_full_come_after_the_time(self):
         getter = self.session()
         self.assertRaises(queue.Empty, getter.call, self.probe.ident('task_queue'), 'get', True, 0.05)
@@ -142,7 +113,41 @@ class Waiting:
         self.assertTrue(self.probe.call('small', 'empty'))
 
 
-class MasterWaitingTest(Waiting, ServerCase):
+class Order:
+    """Who waited first is served first. Not asked of Python's own server: its threads race for the lock, and on
+    a busy machine a later one may win."""
+
+    def test_getters_are_served_in_their_order(self):
+        getters = [self.blocked('task_queue', 'get', *args) for args in
+                   ((), (True,), (True, None), (True, 60), (1, 60.5), ('yes', 60))]
+        for n in range(6):
+            self.probe.call('task_queue', 'put', n)
+        self.assertEqual([g.result() for g in getters], list(range(6)))
+
+    def test_getters_are_served_one_by_one(self):
+        getters = [self.blocked('task_queue', 'get') for _ in range(6)]
+        for n, getter in enumerate(getters):
+            self.probe.call('task_queue', 'put', n)
+            self.assertEqual(getter.result(), n)
+            self.settle()
+            for later in getters[n + 1:]:
+                self.assertTrue(self.silent(later))
+            self.assertEqual(self.probe.call('task_queue', 'qsize'), 0)
+
+    def test_putters_are_served_in_their_order(self):
+        self.probe.call('small', 'put', 'first')
+        putters = [self.blocked('small', 'put', n) for n in range(6)]
+        self.assertEqual(self.probe.call('small', 'get'), 'first')
+        for n, putter in enumerate(putters):
+            self.assertIsNone(putter.result())
+            self.settle()
+            for later in putters[n + 1:]:
+                self.assertTrue(self.silent(later))
+            self.assertEqual(self.probe.call('small', 'get'), n)
+        self.assertEqual(self.probe.call('small', 'qsize'), 0)
+
+
+class MasterWaitingTest(Waiting, Order, ServerCase):
 
     def start(self):
         return self.start_master(queues=QUEUES)
