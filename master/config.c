@@ -277,10 +277,9 @@ static int check_names(const struct config *c, char err[TQ_OPT_ERROR_MAX])
             const struct config_queue *owner = owner_of(c, k, name);
 
             if (owner != NULL) {
-                snprintf(
-                    err, TQ_OPT_ERROR_MAX,
-                    "--queue %.60s: Python's name '%.60s' for it is taken by queue %.60s: rename one",
-                    q->name, name, owner->name);
+                snprintf(err, TQ_OPT_ERROR_MAX,
+                         "--queue %.60s: Python's name '%.60s' for it is taken by queue %.60s: rename one",
+                         q->name, name, owner->name);
                 return TQ_EINVAL;
             }
             if (strcmp(name, "Queue") == 0 || strcmp(name, "JoinableQueue") == 0) {

@@ -32,7 +32,8 @@ static struct peer *peer_of(void *data)
 static const uint8_t allowed_moves[] = {
     [PEER_HANDSHAKE] = 1 << PEER_REFUSED | 1 << PEER_FIRST | 1 << PEER_CLOSING,
     [PEER_REFUSED] = 1 << PEER_CLOSING,
-    [PEER_FIRST] = 1 << PEER_SESSION | 1 << PEER_CLOSING,
+    [PEER_FIRST] = 1 << PEER_FAREWELL | 1 << PEER_SESSION | 1 << PEER_CLOSING,
+    [PEER_FAREWELL] = 1 << PEER_CLOSING,
     [PEER_SESSION] = 1 << PEER_LIMBO | 1 << PEER_CLOSING,
     [PEER_LIMBO] = 1 << PEER_CLOSING,
     [PEER_CLOSING] = 0,
@@ -64,7 +65,7 @@ const char *peer_text(const struct peer *p)
     return text;
 }
 
-static void set_deadline(struct peer *p, uint64_t in_ms)
+void peer_set_deadline(struct peer *p, uint64_t in_ms)
 {
     if (tq_deadline_set(&p->server->deadlines, &p->deadline, server_now_ms(p->server) + in_ms) != TQ_OK)
         peer_close(p, "out of memory");
@@ -127,12 +128,15 @@ static void on_closed(uv_handle_t *handle)
 
 void peer_close(struct peer *p, const char *why)
 {
+    bool farewell;
+
     if (p->state == PEER_CLOSING || p->state == PEER_LIMBO)
         return;
     if (tq_log_enabled(TQ_LOG_DEBUG))
         tq_log(TQ_LOG_DEBUG, "PEER-CLOSE", "peer=%s why=\"%s\"", peer_text(p), why);
     tq_deadline_clear(&p->server->deadlines, &p->deadline);
     halfopen_remove(&p->server->halfopen, &p->halfopen, false);
+    farewell = p->state == PEER_FAREWELL;
     if (pydialect_closed(p))
         peer_set_state(p, PEER_LIMBO);
     else
@@ -140,13 +144,15 @@ void peer_close(struct peer *p, const char *why)
     tq_session_deinit(&p->session);
     tq_buf_deinit(&p->stash);
     uv_close((uv_handle_t *)&p->tcp, on_closed);
+    if (farewell)
+        pydialect_farewell_over(p);
 }
 
 void peer_kill(struct peer *p)
 {
     peer_close(p, "the daemon stops");
     if (p->state == PEER_LIMBO)
-        pydialect_limbo_over(p);
+        pydialect_limbo_over(p, BROKER_CLOSE_RETURN);
 }
 
 void peer_limbo_done(struct peer *p)
@@ -229,7 +235,7 @@ static void write_rest(struct peer *p, struct tq_span all, size_t offset, struct
     }
     p->write = w;
     if (p->state == PEER_SESSION)
-        set_deadline(p, p->server->config->limits.write_timeout_ms);
+        peer_set_deadline(p, p->server->config->limits.write_timeout_ms);
 }
 
 bool peer_send(struct peer *p, struct tq_span bytes, struct tq_body *take_body)
@@ -274,7 +280,7 @@ static void on_open(struct peer *p)
     s->counters.authenticated++;
     halfopen_remove(&s->halfopen, &p->halfopen, true);
     peer_set_state(p, PEER_FIRST);
-    set_deadline(p, s->config->limits.first_request_timeout_ms);
+    peer_set_deadline(p, s->config->limits.first_request_timeout_ms);
     if (tq_log_enabled(TQ_LOG_DEBUG))
         tq_log(TQ_LOG_DEBUG, "PEER-OPEN", "peer=%s", peer_text(p));
 }
@@ -287,7 +293,7 @@ static void refuse(struct peer *p)
         uv_read_stop((uv_stream_t *)&p->tcp);
         p->reading = false;
     }
-    set_deadline(p, p->server->config->limits.auth_failure_delay_ms);
+    peer_set_deadline(p, p->server->config->limits.auth_failure_delay_ms);
 }
 
 static void on_fail(struct peer *p, const struct tq_session_event *ev)
@@ -321,7 +327,8 @@ static void on_fail(struct peer *p, const struct tq_session_event *ev)
 
 static bool may_process(const struct peer *p)
 {
-    if (p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->write != NULL || p->close_after_write)
+    if (p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->state == PEER_FAREWELL || p->write != NULL ||
+        p->close_after_write)
         return false;
     return !(p->server->config->wait_pipelined && p->broker_open &&
              broker_session_parked(&p->endpoint.session));
@@ -354,7 +361,8 @@ static void process(struct peer *p, struct tq_span *in)
 
 static void keep_rest(struct peer *p, struct tq_span in)
 {
-    if (in.len == 0 || p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->close_after_write)
+    if (in.len == 0 || p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->state == PEER_FAREWELL ||
+        p->close_after_write)
         return;
     if (tq_buf_append(&p->stash, in.data, in.len) != TQ_OK) {
         p->server->counters.protocol_errors++;
@@ -444,7 +452,7 @@ static void on_write_deadline(struct peer *p)
 
     if (p->write != NULL && left < p->write->left_before) {
         p->write->left_before = left;
-        set_deadline(p, p->server->config->limits.write_timeout_ms);
+        peer_set_deadline(p, p->server->config->limits.write_timeout_ms);
         return;
     }
     p->server->counters.write_timeouts++;
@@ -475,9 +483,10 @@ void peer_on_deadline(struct tq_deadline *d)
     case PEER_SESSION:
         on_write_deadline(p);
         break;
-    case PEER_LIMBO:
-        pydialect_limbo_over(p);
+    case PEER_FAREWELL:
+        peer_close(p, "its decref is over");
         break;
+    case PEER_LIMBO:
     case PEER_CLOSING:
         break;
     }
@@ -528,7 +537,7 @@ static int begin_handshake(struct peer *p)
     rv = tq_session_start(&p->session, &send);
     if (rv != TQ_OK)
         return rv;
-    set_deadline(p, s->config->limits.preauth_timeout_ms);
+    peer_set_deadline(p, s->config->limits.preauth_timeout_ms);
     if (p->state == PEER_HANDSHAKE && send.len > 0)
         (void)peer_send(p, send, NULL);
     if (p->state == PEER_HANDSHAKE)

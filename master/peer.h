@@ -1,17 +1,27 @@
 /* One connection to the master.
  *
  *   HANDSHAKE --open--> FIRST --control request--> CLOSING (after its reply)
+ *       |                 |---------decref--------> FAREWELL --eof--> CLOSING
  *       |                 |----accept_connection--> SESSION --eof--> CLOSING or LIMBO --> gone
  *       |--wrong answer--> REFUSED --delay--> CLOSING
  *
- * LIMBO: the socket is closed, but whether the client left cleanly is not decided yet (pyrefs.h).
+ * FAREWELL: a decref was answered; when the client ends the connection tells who left cleanly (pyrefs.h).
+ * LIMBO: the socket is closed, but whether the client left cleanly is not decided yet.
  * Any state may go to CLOSING: peer_close is repeatable, and the memory goes in the close callback. */
 #ifndef MASTER_PEER_H
 #define MASTER_PEER_H
 
 #include "master/server.h"
 
-enum peer_state { PEER_HANDSHAKE, PEER_REFUSED, PEER_FIRST, PEER_SESSION, PEER_LIMBO, PEER_CLOSING };
+enum peer_state {
+    PEER_HANDSHAKE,
+    PEER_REFUSED,
+    PEER_FIRST,
+    PEER_FAREWELL,
+    PEER_SESSION,
+    PEER_LIMBO,
+    PEER_CLOSING
+};
 
 struct peer_write; /* bytes that the socket did not take at once */
 
@@ -31,13 +41,15 @@ struct peer {
     struct tq_session session;
     struct tq_deadline deadline;
     struct halfopen_entry halfopen;
-    struct pyrefs_session refs;
+    union {
+        struct pyrefs_session refs;      /* from SESSION on */
+        struct pyrefs_farewell farewell; /* FAREWELL */
+    };
     struct halfopen_addr addr;
     uint16_t port;
     struct peer_write *write; /* NULL: nothing pending */
     struct tq_buf stash;      /* input that waits for the pending write */
     char *name;               /* what accept_connection announced, for the log; or NULL */
-    uint64_t held_object;     /* number of the object of the last get */
 };
 
 /* Accepts from a listener. */
@@ -48,6 +60,8 @@ void peer_close(struct peer *p, const char *why);
 void peer_kill(struct peer *p);
 /* The verdict on a peer in limbo has been carried out: its memory may go. */
 void peer_limbo_done(struct peer *p);
+/* peer_on_deadline comes in so many ms, unless it is set anew. */
+void peer_set_deadline(struct peer *p, uint64_t in_ms);
 /* A deadline of the peer came due. */
 void peer_on_deadline(struct tq_deadline *d);
 

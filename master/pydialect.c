@@ -8,6 +8,9 @@
 #include "master/pycall.h"
 
 #define SHOWN_MAX 120
+/* A client ends the connection of a decref by itself, within microseconds unless its machine is very busy; one
+ * that does not is cut. */
+#define FAREWELL_MS 5000
 
 /* ---- replies ---- */
 
@@ -184,32 +187,28 @@ static void control_incref(struct peer *p, const struct tq_py_request *r)
     reply_none(p);
 }
 
-static void close_session(struct peer *p, enum broker_close_mode mode);
-
 static void control_decref(struct peer *p, const struct tq_py_request *r)
 {
     struct server *s = p->server;
     struct tq_span ident;
     struct pyobject *o = object_arg(p, r, &ident);
-    struct pyrefs_session *cleared;
 
-    if (o == NULL)
-        return;
-    if (o->refcount > 0)
-        o->refcount--;
-    cleared = pyrefs_decref(&s->refs, refs_addr(p), o->number, now_ms(p));
-    if (cleared != NULL) {
-        struct peer *left = (struct peer *)(void *)((char *)cleared - offsetof(struct peer, refs));
+    if (o != NULL) {
+        if (o->refcount > 0)
+            o->refcount--;
+        pyrefs_decref(&s->refs, refs_addr(p), o->number, now_ms(p));
+        reply_none(p);
+        if (o->refcount == 0 && !o->declared) {
+            struct broker_queue *queue = o->queue;
 
-        close_session(left, BROKER_CLOSE_ACK);
-        peer_limbo_done(left);
+            pyregistry_drop(s->registry, o);
+            server_remove_queue(s, queue);
+        }
     }
-    reply_none(p);
-    if (o->refcount == 0 && !o->declared) {
-        struct broker_queue *queue = o->queue;
-
-        pyregistry_drop(s->registry, o);
-        server_remove_queue(s, queue);
+    if (p->state == PEER_FIRST && p->write == NULL &&
+        pyrefs_farewell_begin(&s->refs, &p->farewell, refs_addr(p)) == TQ_OK) {
+        peer_set_state(p, PEER_FAREWELL);
+        peer_set_deadline(p, FAREWELL_MS);
     }
 }
 
@@ -389,8 +388,6 @@ static void call_put_get(struct peer *p, const struct tq_py_request *r, const st
             reply_error(p, rv == TQ_ENOMEM ? TQ_PY_MEMORY_ERROR : TQ_PY_VALUE_ERROR, why);
             return;
         }
-    } else {
-        p->held_object = o->number;
     }
     step(p, &ev);
     tq_body_unref(ev.body); /* the broker took a reference of its own */
@@ -618,8 +615,15 @@ static void close_session(struct peer *p, enum broker_close_mode mode)
     (void)server_step(p->server, &ev);
 }
 
-static void close_as_died(struct peer *p, uint32_t held)
+static void end_session(struct peer *p, enum pyrefs_verdict verdict)
 {
+    const struct broker_queue *queue;
+    uint32_t held = broker_session_held(&p->endpoint.session, &queue);
+
+    if (verdict == PYREFS_LEFT) {
+        close_session(p, BROKER_CLOSE_ACK);
+        return;
+    }
     if (held > 0) {
         p->server->counters.returned_items += held;
         tq_log(TQ_LOG_INFO, "WORKER-DIED", "peer=%s items=%u: back to the front of their queue", peer_text(p),
@@ -630,41 +634,37 @@ static void close_as_died(struct peer *p, uint32_t held)
 
 bool pydialect_closed(struct peer *p)
 {
-    struct server *s = p->server;
-    const struct broker_queue *queue;
     struct broker_event cancel = {.kind = BROKER_CANCEL, .session = &p->endpoint.session};
-    uint32_t held;
-    uint64_t until_ms;
+    enum pyrefs_verdict verdict;
 
     if (!p->broker_open)
         return false;
-    held = broker_session_held(&p->endpoint.session, &queue);
-    switch (pyrefs_session_close(&s->refs, &p->refs, held > 0 ? p->held_object : 0, now_ms(p), &until_ms)) {
-    case PYREFS_LEFT:
-        close_session(p, BROKER_CLOSE_ACK);
-        return false;
-    case PYREFS_DIED:
-        close_as_died(p, held);
-        return false;
-    case PYREFS_UNSURE:
-        break;
-    }
-    (void)server_step(s, &cancel); /* a call that waits ends now in any case */
-    if (tq_deadline_set(&s->deadlines, &p->deadline, until_ms) == TQ_OK)
+    verdict = pyrefs_session_end(&p->server->refs, &p->refs, refs_addr(p));
+    if (verdict == PYREFS_UNSURE) {
+        (void)server_step(p->server, &cancel); /* a call that waits ends now in any case */
         return true;
-    (void)pyrefs_decide(&s->refs, &p->refs, now_ms(p));
-    close_as_died(p, held);
+    }
+    end_session(p, verdict);
     return false;
 }
 
-void pydialect_limbo_over(struct peer *p)
+void pydialect_limbo_over(struct peer *p, enum broker_close_mode mode)
 {
-    const struct broker_queue *queue;
-    uint32_t held = broker_session_held(&p->endpoint.session, &queue);
-
-    if (pyrefs_decide(&p->server->refs, &p->refs, now_ms(p)) == PYREFS_LEFT)
-        close_session(p, BROKER_CLOSE_ACK);
-    else
-        close_as_died(p, held);
+    pyrefs_session_forget(&p->server->refs, &p->refs);
+    end_session(p, mode == BROKER_CLOSE_ACK ? PYREFS_LEFT : PYREFS_DIED);
     peer_limbo_done(p);
+}
+
+void pydialect_farewell_over(struct peer *p)
+{
+    struct server *s = p->server;
+    struct pyrefs_session *decided;
+    enum pyrefs_verdict verdict;
+
+    pyrefs_farewell_end(&s->refs, &p->farewell);
+    while ((decided = pyrefs_next_decided(&s->refs, &verdict)) != NULL) {
+        struct peer *left = (struct peer *)(void *)((char *)decided - offsetof(struct peer, refs));
+
+        pydialect_limbo_over(left, verdict == PYREFS_LEFT ? BROKER_CLOSE_ACK : BROKER_CLOSE_RETURN);
+    }
 }

@@ -10,7 +10,9 @@ void pydialect_frame(struct peer *p, struct tq_span frame);
 void pydialect_effect(struct peer *p, struct broker_effect *fx);
 /* The peer's socket is gone: ends its broker session, or puts the peer into limbo (true). */
 bool pydialect_closed(struct peer *p);
-/* The limbo's time is over: carries out the verdict and ends it (peer_limbo_done). */
-void pydialect_limbo_over(struct peer *p);
+/* Ends a limbo: what the peer holds is acknowledged or returned, then its memory may go. */
+void pydialect_limbo_over(struct peer *p, enum broker_close_mode mode);
+/* The connection of an answered decref has ended: carries out what that decides. */
+void pydialect_farewell_over(struct peer *p);
 
 #endif

@@ -5,6 +5,7 @@
 #include <utlist.h>
 
 #include "common/assert.h"
+#include "common/err.h"
 #include "common/hash.h"
 
 struct pyref_key {
@@ -14,18 +15,19 @@ struct pyref_key {
 
 struct pyref {
     struct pyref_key key;
-    uint64_t pending_at_ms;  /* last step of a row of create, incref, decref */
-    uint64_t row_done_at_ms; /* a decref was taken for a row's last step */
-    uint64_t exits_at_ms;
-    uint32_t creates;      /* rows whose incref must still come */
-    uint32_t rows;         /* rows whose decref must still come */
-    uint32_t bare_increfs; /* increfs without a row: forked children that nobody claimed */
-    uint32_t exits;        /* farewells that no close was matched with, fresh */
-    uint32_t stale_exits;  /* the same, older than PYREFS_FRESH_MS */
-    uint32_t users;        /* judged sessions that use the object, limbo included */
-    bool row_done;
-    struct pyrefs_session *limbo;
+    uint64_t row_at_ms;        /* last step of a row of create, incref, decref */
+    uint32_t creates;          /* rows whose incref must still come */
+    uint32_t rows;             /* rows whose decref must still come */
+    uint64_t bare_at_ms;       /* the last of those below */
+    uint32_t bare_increfs;     /* increfs without a row: forked children that have not called yet */
     struct pyref *prev, *next; /* order of last use */
+    UT_hash_handle hh;
+};
+
+struct pyrefs_host {
+    struct pyrefs_addr addr;
+    struct pyrefs_farewell *farewells; /* open, oldest first */
+    struct pyrefs_session *limbo;      /* oldest first */
     UT_hash_handle hh;
 };
 
@@ -34,23 +36,26 @@ void pyrefs_init(struct pyrefs *r, size_t max_entries)
     *r = (struct pyrefs){.max = max_entries};
 }
 
-static void forget(struct pyrefs *r, struct pyref *ref)
-{
-    HASH_DEL(r->table, ref);
-    DL_DELETE(r->oldest, ref);
-    r->count--;
-    tq_free(ref);
-}
-
 void pyrefs_deinit(struct pyrefs *r)
 {
     struct pyref *ref;
     struct pyref *next;
 
+    TQ_ASSERT(r->hosts == NULL);
+    HASH_CLEAR(hh, r->table);
     DL_FOREACH_SAFE(r->oldest, ref, next)
     {
-        forget(r, ref);
+        tq_free(ref);
     }
+    r->oldest = NULL;
+    r->count = 0;
+}
+
+static bool begins_with(const void *name, size_t len, const char *prefix)
+{
+    size_t n = strlen(prefix);
+
+    return len >= n && memcmp(name, prefix, n) == 0;
 }
 
 enum pyrefs_class pyrefs_classify(const void *name, size_t len)
@@ -61,41 +66,14 @@ enum pyrefs_class pyrefs_classify(const void *name, size_t len)
         return PYREFS_THREAD;
     if (memmem(name, len, pool, sizeof(pool) - 1) != NULL)
         return PYREFS_POOL;
-    if (len == 11 && memcmp(name, "MainProcess", 11) == 0)
+    if ((len == 11 && begins_with(name, len, "MainProcess")) || begins_with(name, len, "ForkProcess-"))
         return PYREFS_MAIN;
+    if (begins_with(name, len, "SpawnProcess-") || begins_with(name, len, "ForkServerProcess-"))
+        return PYREFS_SPAWNED;
     return PYREFS_CHILD;
 }
 
-/* Rows that were begun long ago died with their process; farewells grow old. */
-static void settle(struct pyref *ref, uint64_t now_ms)
-{
-    if (now_ms - ref->pending_at_ms > PYREFS_SETTLE_MS) {
-        ref->creates = 0;
-        ref->rows = 0;
-    }
-    if (now_ms - ref->exits_at_ms > PYREFS_FRESH_MS) {
-        ref->stale_exits += ref->exits;
-        ref->exits = 0;
-    }
-}
-
-/* The ceiling: the entry that was not used for longest and that no session needs goes. */
-static void make_room(struct pyrefs *r)
-{
-    struct pyref *ref;
-    struct pyref *next;
-    unsigned looked = 0;
-
-    DL_FOREACH_SAFE(r->oldest, ref, next)
-    {
-        if (ref->users == 0 && ref->limbo == NULL) {
-            forget(r, ref);
-            return;
-        }
-        if (++looked == 64)
-            return;
-    }
-}
+/* ---- who was forked: increfs that no create came before ---- */
 
 static struct pyref *lookup(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object,
                             uint64_t now_ms, bool create)
@@ -110,9 +88,15 @@ static struct pyref *lookup(struct pyrefs *r, const struct pyrefs_addr *addr, ui
     if (ref == NULL) {
         if (!create)
             return NULL;
-        if (r->count >= r->max)
-            make_room(r);
-        if (r->count >= r->max || (ref = tq_calloc(1, sizeof(*ref))) == NULL)
+        if (r->count >= r->max) { /* the ceiling: who was not seen for longest is forgotten */
+            ref = r->oldest;
+            HASH_DEL(r->table, ref);
+            DL_DELETE(r->oldest, ref);
+            r->count--;
+            tq_free(ref);
+        }
+        ref = tq_calloc(1, sizeof(*ref));
+        if (ref == NULL)
             return NULL;
         ref->key = key;
         HASH_ADD(hh, r->table, key, sizeof(key), ref);
@@ -126,7 +110,12 @@ static struct pyref *lookup(struct pyrefs *r, const struct pyrefs_addr *addr, ui
         DL_DELETE(r->oldest, ref);
         DL_APPEND(r->oldest, ref);
     }
-    settle(ref, now_ms);
+    if (now_ms - ref->row_at_ms > PYREFS_ROW_MS) {
+        ref->creates = 0;
+        ref->rows = 0;
+    }
+    if (now_ms - ref->bare_at_ms > PYREFS_FORK_MS)
+        ref->bare_increfs = 0;
     return ref;
 }
 
@@ -137,7 +126,7 @@ void pyrefs_create(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t ob
     if (ref == NULL)
         return;
     ref->creates++;
-    ref->pending_at_ms = now_ms;
+    ref->row_at_ms = now_ms;
 }
 
 void pyrefs_incref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object, uint64_t now_ms)
@@ -149,167 +138,155 @@ void pyrefs_incref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t ob
     if (ref->creates > 0) {
         ref->creates--;
         ref->rows++;
-        ref->pending_at_ms = now_ms;
+        ref->row_at_ms = now_ms;
     } else {
         ref->bare_increfs++;
+        ref->bare_at_ms = now_ms;
     }
 }
 
-/* Takes a judged user off the object. When nobody is left, there is nobody a farewell could belong to. */
-static void drop_user(struct pyref *ref)
-{
-    TQ_ASSERT(ref->users > 0);
-    if (--ref->users == 0) {
-        ref->exits = 0;
-        ref->stale_exits = 0;
-    }
-}
-
-static void release(struct pyrefs_session *s)
-{
-    for (unsigned i = 0; i < s->used_count; i++) {
-        struct pyref *ref = s->used[i].ref;
-
-        if (ref == NULL)
-            continue;
-        if (ref->exits > 0)
-            ref->exits--;
-        else if (ref->stale_exits > 0)
-            ref->stale_exits--;
-        drop_user(ref);
-    }
-    s->used_count = 0;
-}
-
-static void leave_limbo(struct pyrefs_session *s)
-{
-    DL_DELETE2(s->waits_for->limbo, s, limbo_prev, limbo_next);
-    s->waits_for = NULL;
-}
-
-struct pyrefs_session *pyrefs_decref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object,
-                                     uint64_t now_ms)
+void pyrefs_decref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object, uint64_t now_ms)
 {
     struct pyref *ref = lookup(r, addr, object, now_ms, false);
-    struct pyrefs_session *s;
 
     if (ref == NULL)
-        return NULL;
+        return;
     if (ref->rows > 0) {
         ref->rows--;
-        ref->pending_at_ms = now_ms;
-        ref->row_done_at_ms = now_ms;
-        ref->row_done = true;
-        return NULL;
+        ref->row_at_ms = now_ms;
+    } else if (ref->bare_increfs > 0) {
+        ref->bare_increfs--; /* perhaps a forked child that never called anything: one less to be judged */
     }
-    if (ref->users == 0) {
-        if (ref->bare_increfs > 0)
-            ref->bare_increfs--; /* a forked child that never called anything */
-        return NULL;
-    }
-    ref->exits++;
-    ref->exits_at_ms = now_ms;
-    s = ref->limbo;
-    if (s != NULL) {
-        leave_limbo(s);
-        release(s); /* takes the farewell */
-    }
-    return s;
 }
+
+/* ---- farewells and limbo ---- */
+
+static struct pyrefs_host *find_host(struct pyrefs *r, const struct pyrefs_addr *addr)
+{
+    struct pyrefs_host *host;
+
+    HASH_FIND(hh, r->hosts, addr, sizeof(*addr), host);
+    return host;
+}
+
+static void drop_host_if_idle(struct pyrefs *r, struct pyrefs_host *host)
+{
+    if (host->farewells != NULL || host->limbo != NULL)
+        return;
+    HASH_DEL(r->hosts, host);
+    if (r->ended == host)
+        r->ended = NULL;
+    tq_free(host);
+}
+
+int pyrefs_farewell_begin(struct pyrefs *r, struct pyrefs_farewell *f, const struct pyrefs_addr *addr)
+{
+    struct pyrefs_host *host = find_host(r, addr);
+
+    if (host == NULL) {
+        host = tq_calloc(1, sizeof(*host));
+        if (host == NULL)
+            return TQ_ENOMEM;
+        host->addr = *addr;
+        HASH_ADD(hh, r->hosts, addr, sizeof(host->addr), host);
+        if (host->hh.tbl == NULL) {
+            tq_free(host);
+            return TQ_ENOMEM;
+        }
+    }
+    f->host = host;
+    f->answered_at = ++r->order;
+    DL_APPEND(host->farewells, f);
+    return TQ_OK;
+}
+
+void pyrefs_farewell_end(struct pyrefs *r, struct pyrefs_farewell *f)
+{
+    struct pyrefs_host *host = f->host;
+    struct pyrefs_session *latest;
+
+    if (host == NULL)
+        return;
+    f->host = NULL;
+    DL_DELETE(host->farewells, f);
+    /* The latest that ended since the answer: between a leaver's close and this end lie microseconds. */
+    latest = host->limbo != NULL ? host->limbo->prev : NULL; /* a DL list's head knows its tail */
+    if (latest != NULL && latest->ended_at > f->answered_at)
+        latest->cleared = true;
+    r->ended = host;
+    drop_host_if_idle(r, host);
+}
+
+/* Could a farewell that is still open be this session's? */
+static bool may_have_left(const struct pyrefs_session *s)
+{
+    const struct pyrefs_farewell *first = s->limbo->farewells; /* the one answered first */
+
+    return first != NULL && first->answered_at < s->ended_at;
+}
+
+void pyrefs_session_forget(struct pyrefs *r, struct pyrefs_session *s)
+{
+    struct pyrefs_host *host = s->limbo;
+
+    if (host == NULL)
+        return;
+    s->limbo = NULL;
+    DL_DELETE(host->limbo, s);
+    drop_host_if_idle(r, host);
+}
+
+struct pyrefs_session *pyrefs_next_decided(struct pyrefs *r, enum pyrefs_verdict *ret_verdict)
+{
+    struct pyrefs_session *s;
+
+    if (r->ended == NULL)
+        return NULL;
+    DL_FOREACH(r->ended->limbo, s)
+    {
+        if (s->cleared || !may_have_left(s)) {
+            *ret_verdict = s->judged && !s->cleared ? PYREFS_DIED : PYREFS_LEFT;
+            pyrefs_session_forget(r, s);
+            return s;
+        }
+    }
+    r->ended = NULL;
+    return NULL;
+}
+
+/* ---- sessions ---- */
 
 void pyrefs_session_open(struct pyrefs_session *s, enum pyrefs_class kind)
 {
-    *s = (struct pyrefs_session){.kind = (uint8_t)kind};
+    *s = (struct pyrefs_session){.kind = (uint8_t)kind, .judged = kind == PYREFS_MAIN};
 }
 
 void pyrefs_session_use(struct pyrefs *r, struct pyrefs_session *s, const struct pyrefs_addr *addr,
                         uint64_t object, uint64_t now_ms)
 {
     struct pyref *ref;
-    bool judged;
 
-    if (s->kind == PYREFS_THREAD || s->kind == PYREFS_POOL)
+    if (s->asked || s->kind == PYREFS_SPAWNED || s->kind == PYREFS_THREAD)
         return;
-    for (unsigned i = 0; i < s->used_count; i++) {
-        if (s->used[i].object == object)
-            return;
-    }
-    if (s->used_count == PYREFS_USED_MAX || (ref = lookup(r, addr, object, now_ms, true)) == NULL)
+    s->asked = true;
+    ref = lookup(r, addr, object, now_ms, false);
+    if (ref == NULL || ref->bare_increfs == 0 || s->kind == PYREFS_MAIN)
         return;
-    judged = s->kind == PYREFS_MAIN;
-    if (!judged && ref->bare_increfs > 0) {
-        ref->bare_increfs--;
-        judged = true;
-    }
-    s->used[s->used_count].object = object;
-    s->used[s->used_count].ref = judged ? ref : NULL;
-    s->used_count++;
-    ref->users += judged;
+    ref->bare_increfs--; /* a pool's worker uses its own up, too: nobody else shall be taken for forked by it
+                          */
+    s->judged = s->kind == PYREFS_CHILD;
 }
 
-/* The farewell of this object may be old when the process kept others: believed if one of those is fresh. */
-static bool old_farewell_counts(const struct pyrefs_session *s, const struct pyref *held)
+enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s,
+                                       const struct pyrefs_addr *addr)
 {
-    if (held->stale_exits == 0)
-        return false;
-    for (unsigned i = 0; i < s->used_count; i++) {
-        if (s->used[i].ref != NULL && s->used[i].ref != held && s->used[i].ref->exits > 0)
-            return true;
-    }
-    return false;
-}
+    struct pyrefs_host *host = find_host(r, addr);
 
-enum pyrefs_verdict pyrefs_session_close(struct pyrefs *r, struct pyrefs_session *s, uint64_t object,
-                                         uint64_t now_ms, uint64_t *ret_until_ms)
-{
-    struct pyref *held = NULL;
-
-    (void)r;
-    for (unsigned i = 0; i < s->used_count; i++) {
-        if (s->used[i].ref == NULL)
-            continue;
-        settle(s->used[i].ref, now_ms);
-        if (object != 0 && s->used[i].object == object)
-            held = s->used[i].ref;
-    }
-    if (held == NULL) {
-        /* nothing held, not judged, or (without memory, or past PYREFS_USED_MAX objects) not known */
-        bool unknown = object != 0 && s->kind == PYREFS_MAIN;
-
-        release(s);
-        return unknown ? PYREFS_DIED : PYREFS_LEFT;
-    }
-    if (held->exits > 0 || old_farewell_counts(s, held)) {
-        release(s);
-        return PYREFS_LEFT;
-    }
-    /* While other processes there make proxies, this one's farewell may have been taken for the last step
-     * of such a row: wait until that settles. */
-    if (held->rows > 0 || held->creates > 0 ||
-        (held->row_done && now_ms - held->row_done_at_ms < PYREFS_SETTLE_MS)) {
-        s->waits_for = held;
-        DL_APPEND2(held->limbo, s, limbo_prev, limbo_next);
-        *ret_until_ms = now_ms + PYREFS_SETTLE_MS;
-        return PYREFS_UNSURE;
-    }
-    release(s);
-    return PYREFS_DIED;
-}
-
-enum pyrefs_verdict pyrefs_decide(struct pyrefs *r, struct pyrefs_session *s, uint64_t now_ms)
-{
-    (void)r;
-    (void)now_ms;
-    TQ_ASSERT(s->waits_for != NULL);
-    leave_limbo(s);
-    release(s);
-    return PYREFS_DIED;
-}
-
-void pyrefs_session_forget(struct pyrefs *r, struct pyrefs_session *s)
-{
-    (void)r;
-    if (s->waits_for != NULL)
-        leave_limbo(s);
-    release(s);
+    if (host == NULL || host->farewells == NULL)
+        return s->judged ? PYREFS_DIED : PYREFS_LEFT;
+    /* Also one that is not judged or holds nothing: a farewell must find its own session here. */
+    s->ended_at = ++r->order;
+    s->limbo = host;
+    DL_APPEND(host->limbo, s);
+    return PYREFS_UNSURE;
 }

@@ -367,6 +367,12 @@ void server_close(struct server *s)
         return;
     s->stopped = true;
     s->stopping = true;
+    /* Those in limbo first: the end of another peer could decide and free them under this loop. */
+    DL_FOREACH_SAFE(s->peers, p, next)
+    {
+        if (p->state == PEER_LIMBO)
+            peer_kill(p);
+    }
     DL_FOREACH_SAFE(s->peers, p, next)
     {
         peer_kill(p);

@@ -155,6 +155,18 @@ def proc_state(pid):
         return f.read().rpartition(')')[2].split()[0]
 
 
+@functools.lru_cache(maxsize=None)
+def sanitized():
+    """Is the master built with a sanitizer? Memory that it freed stays in quarantine then."""
+    with open(TASK_MASTER, 'rb') as f:
+        return b'__asan_init' in f.read()
+
+
+def memory_bound(n_bytes):
+    """The bound on growth that a test asks for, wider for a sanitizer's build."""
+    return n_bytes * 4 + (192 << 20) if sanitized() else n_bytes
+
+
 def open_descriptors(pid):
     return len(os.listdir('/proc/%d/fd' % pid))
 

@@ -85,7 +85,8 @@ class StartTest(ServerCase):
         """One newline at its end is no part of it; and it goes before the environment."""
         with TempDir() as folder:
             path = os.path.join(folder, 'key')
-            for content, key in ((b'a key from a file\n', 'a key from a file'), (b'a key from a file', 'a key from a file'),
+            for content, key in ((b'a key from a file\n', 'a key from a file'),
+                                 (b'a key from a file', 'a key from a file'),
                                  (b' spaces and\nlines \n', ' spaces and\nlines ')):
                 with open(path, 'wb') as f:
                     f.write(content)
@@ -206,8 +207,8 @@ class WrongStartTest(ServerCase):
         self.refuses(2, ['twice', 'a'], '--queue', 'a', '--queue', 'a,kind=lifo')
 
     def test_name_taken_by_another_queue(self):
-        self.refuses(2, ['get_task_queue', 'taken'], '--queue', 'a,typeid=get_task_queue')
-        self.refuses(2, ["'a'", 'taken'], '--queue', 'a', '--queue', 'b,typeid=a')
+        self.refuses(2, ["'get_task_queue'", 'queue a'], '--queue', 'a,typeid=get_task_queue')
+        self.refuses(2, ["'a'", 'queue a'], '--queue', 'a', '--queue', 'b,typeid=a')
 
     def test_names_of_factories(self):
         for name in ('Queue', 'JoinableQueue'):

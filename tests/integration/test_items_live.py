@@ -43,7 +43,8 @@ class RawItemsTest(ServerCase):
     def put_raw(self, item):
         """An item given as opcodes."""
         ident = self.ident.encode()
-        self.session.send(b'\x80\x04(X' + len(ident).to_bytes(4, 'little') + ident + b'X\x03\0\0\0put' + item + b'\x85}t.')
+        self.session.send(b'\x80\x04(X' + len(ident).to_bytes(4, 'little') + ident + b'X\x03\0\0\0put' + item +
+                          b'\x85}t.')
 
     def test_the_server_resolves_nothing(self):
         """A name that exists nowhere passes through."""

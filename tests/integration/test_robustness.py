@@ -380,7 +380,7 @@ class KillLoopTest(RobustnessCase):
         results = []
         try:
             while len(results) < self.TASKS and not failures:
-                results.append(probe.call('result_queue', 'get', timeout=60))
+                results.append(probe.call('result_queue', 'get', timeout=25))
         finally:
             over.set()
             for thread in slots:

@@ -1,5 +1,4 @@
 """The protocol by hand, over raw sockets: framing, both handshakes, requests; see proto/PROTOCOL.md."""
-import hashlib
 import hmac
 import os
 import pickle

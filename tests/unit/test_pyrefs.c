@@ -4,15 +4,16 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "common/err.h"
 #include "common/mem.h"
 #include "master/pyrefs.h"
 
-#define TASK   1
-#define RESULT 2
+#define TASK 1
 
 static struct pyrefs refs;
 static struct pyrefs_addr host = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1}};
@@ -34,12 +35,10 @@ static int teardown(void **state)
     return 0;
 }
 
-/* A proxy is made: create, incref, decref on three connections. */
-static void make_proxy(uint64_t object)
+static void answer_decref(struct pyrefs_farewell *f)
 {
-    pyrefs_create(&refs, &host, object, now++);
-    pyrefs_incref(&refs, &host, object, now++);
-    assert_null(pyrefs_decref(&refs, &host, object, now++));
+    memset(f, 0, sizeof(*f));
+    assert_int_equal(pyrefs_farewell_begin(&refs, f, &host), TQ_OK);
 }
 
 static void open_main(struct pyrefs_session *s)
@@ -47,177 +46,151 @@ static void open_main(struct pyrefs_session *s)
     pyrefs_session_open(s, PYREFS_MAIN);
 }
 
-static void use(struct pyrefs_session *s, uint64_t object)
+static enum pyrefs_verdict end(struct pyrefs_session *s)
 {
-    pyrefs_session_use(&refs, s, &host, object, now);
+    return pyrefs_session_end(&refs, s, &host);
 }
 
-static enum pyrefs_verdict end(struct pyrefs_session *s, uint64_t held)
+/* The only decision that is due now. */
+static void expect_decided(const struct pyrefs_session *s, enum pyrefs_verdict wanted)
 {
-    uint64_t until = 0;
-    enum pyrefs_verdict v = pyrefs_session_close(&refs, s, held, now, &until);
+    enum pyrefs_verdict verdict;
 
-    if (v == PYREFS_UNSURE)
-        assert_int_equal(until, now + PYREFS_SETTLE_MS);
-    return v;
+    assert_ptr_equal(pyrefs_next_decided(&refs, &verdict), s);
+    assert_int_equal(verdict, wanted);
 }
 
-/* A worker as the example's: two proxies, a session that uses both. Later nothing else happens there. */
-static void start_worker(struct pyrefs_session *s)
+static void expect_nothing_decided(void)
 {
-    make_proxy(TASK);
-    make_proxy(RESULT);
-    open_main(s);
-    use(s, TASK);
-    use(s, RESULT);
-    now += PYREFS_SETTLE_MS + 1;
-}
+    enum pyrefs_verdict verdict;
 
-static void farewell(void)
-{
-    (void)pyrefs_decref(&refs, &host, TASK, now++);
-    (void)pyrefs_decref(&refs, &host, RESULT, now++);
+    assert_null(pyrefs_next_decided(&refs, &verdict));
 }
 
 static void clean_exit_is_left(void **state)
 {
     struct pyrefs_session s;
+    struct pyrefs_farewell f;
 
     (void)state;
-    start_worker(&s);
-    farewell();
-    assert_int_equal(end(&s, TASK), PYREFS_LEFT);
+    open_main(&s);
+    answer_decref(&f);
+    assert_int_equal(end(&s), PYREFS_UNSURE);
+    pyrefs_farewell_end(&refs, &f);
+    expect_decided(&s, PYREFS_LEFT);
+    expect_nothing_decided();
 }
 
-static void kill_is_death(void **state)
+static void kill_is_death_at_once(void **state)
 {
     struct pyrefs_session s;
 
     (void)state;
-    start_worker(&s);
-    assert_int_equal(end(&s, TASK), PYREFS_DIED);
+    open_main(&s);
+    assert_int_equal(end(&s), PYREFS_DIED);
 }
 
-static void creation_decrefs_excuse_nobody(void **state)
+static void decref_of_a_creation_excuses_nobody(void **state)
 {
-    struct pyrefs_session a;
+    struct pyrefs_session s;
+    struct pyrefs_farewell f;
 
     (void)state;
-    start_worker(&a);
-    make_proxy(TASK); /* another process comes up */
-    now += PYREFS_SETTLE_MS + 1;
-    assert_int_equal(end(&a, TASK), PYREFS_DIED);
+    open_main(&s);
+    answer_decref(&f); /* another process makes a proxy: its decref ends, and no session of its own does */
+    pyrefs_farewell_end(&refs, &f);
+    expect_nothing_decided();
+    assert_int_equal(end(&s), PYREFS_DIED);
 }
 
-static void one_farewell_excuses_one_close(void **state)
+static void session_that_ended_before_the_answer_died(void **state)
+{
+    struct pyrefs_session killed;
+    struct pyrefs_session leaver;
+    struct pyrefs_farewell early;
+    struct pyrefs_farewell late;
+
+    (void)state;
+    open_main(&killed);
+    open_main(&leaver);
+    answer_decref(&early);
+    assert_int_equal(end(&killed), PYREFS_UNSURE);
+    answer_decref(&late);
+    assert_int_equal(end(&leaver), PYREFS_UNSURE);
+    pyrefs_farewell_end(&refs, &late);
+    expect_decided(&leaver, PYREFS_LEFT);
+    expect_nothing_decided(); /* the early one may still be the killed one's */
+    pyrefs_farewell_end(&refs, &early);
+    expect_decided(&killed, PYREFS_LEFT);
+}
+
+/* A process is killed between another one's answer and that one's close. */
+static void death_beside_a_farewell(void **state)
+{
+    struct pyrefs_session killed;
+    struct pyrefs_session leaver;
+    struct pyrefs_farewell f;
+
+    (void)state;
+    open_main(&killed);
+    open_main(&leaver);
+    answer_decref(&f);
+    assert_int_equal(end(&killed), PYREFS_UNSURE);
+    assert_int_equal(end(&leaver), PYREFS_UNSURE);
+    pyrefs_farewell_end(&refs, &f);
+    expect_decided(&killed, PYREFS_DIED);
+    expect_decided(&leaver, PYREFS_LEFT);
+    expect_nothing_decided();
+}
+
+static void two_leave_at_once(void **state)
 {
     struct pyrefs_session a, b;
+    struct pyrefs_farewell fa, fb;
 
     (void)state;
-    start_worker(&a);
-    start_worker(&b);
-    farewell();
-    assert_int_equal(end(&a, TASK), PYREFS_LEFT);
-    assert_int_equal(end(&b, TASK), PYREFS_DIED);
+    open_main(&a);
+    open_main(&b);
+    answer_decref(&fa);
+    answer_decref(&fb);
+    assert_int_equal(end(&a), PYREFS_UNSURE);
+    assert_int_equal(end(&b), PYREFS_UNSURE);
+    pyrefs_farewell_end(&refs, &fa);
+    expect_decided(&b, PYREFS_LEFT); /* whichever: both left */
+    expect_nothing_decided();
+    pyrefs_farewell_end(&refs, &fb);
+    expect_decided(&a, PYREFS_LEFT);
 }
 
-static void farewell_of_an_idle_session_is_used_up(void **state)
+/* A thread drops its last proxy: the farewell is its own and must not excuse a process that is killed. */
+static void farewell_of_a_thread_is_its_own(void **state)
 {
-    struct pyrefs_session a, b;
+    struct pyrefs_session thread, killed;
+    struct pyrefs_farewell f;
 
     (void)state;
-    start_worker(&a);
-    start_worker(&b);
-    farewell();
-    assert_int_equal(end(&a, 0), PYREFS_LEFT); /* held nothing */
-    assert_int_equal(end(&b, TASK), PYREFS_DIED);
+    pyrefs_session_open(&thread, PYREFS_THREAD);
+    open_main(&killed);
+    answer_decref(&f);
+    assert_int_equal(end(&killed), PYREFS_UNSURE);
+    assert_int_equal(end(&thread), PYREFS_UNSURE);
+    pyrefs_farewell_end(&refs, &f);
+    expect_decided(&killed, PYREFS_DIED);
+    expect_decided(&thread, PYREFS_LEFT);
 }
 
 static void farewell_from_elsewhere_does_not_count(void **state)
 {
-    struct pyrefs_session a;
+    struct pyrefs_session s;
+    struct pyrefs_farewell f = {0};
 
     (void)state;
-    start_worker(&a);
-    (void)pyrefs_decref(&refs, &other_host, TASK, now);
-    assert_int_equal(end(&a, TASK), PYREFS_DIED);
-}
-
-static void farewell_of_nobody_is_forgotten(void **state)
-{
-    struct pyrefs_session a;
-
-    (void)state;
-    make_proxy(TASK); /* a process that never called anything */
-    (void)pyrefs_decref(&refs, &host, TASK, now);
-    start_worker(&a);
-    assert_int_equal(end(&a, TASK), PYREFS_DIED);
-}
-
-static void old_farewell_does_not_excuse_a_kill(void **state)
-{
-    struct pyrefs_session a, b;
-
-    (void)state;
-    start_worker(&a);
-    start_worker(&b);
-    make_proxy(TASK); /* a second proxy of a process, dropped early: a farewell without a close */
-    (void)pyrefs_decref(&refs, &host, TASK, now);
-    now += PYREFS_FRESH_MS + 1;
-    assert_int_equal(end(&a, TASK), PYREFS_DIED);
-    assert_int_equal(end(&b, TASK), PYREFS_DIED);
-}
-
-static void proxy_dropped_early_then_clean_exit(void **state)
-{
-    struct pyrefs_session a;
-
-    (void)state;
-    start_worker(&a);
-    (void)pyrefs_decref(&refs, &host, TASK, now); /* del task */
-    now += 10 * PYREFS_FRESH_MS;
-    (void)pyrefs_decref(&refs, &host, RESULT, now); /* the exit, an hour later */
-    assert_int_equal(end(&a, TASK), PYREFS_LEFT);
-}
-
-/* A worker exits while another one makes its proxies: its farewell may be taken for the other's last step. */
-static void exit_amid_a_creation_waits_and_is_left(void **state)
-{
-    struct pyrefs_session a;
-
-    (void)state;
-    start_worker(&a);
-    pyrefs_create(&refs, &host, TASK, now++);
-    pyrefs_incref(&refs, &host, TASK, now++);
-    (void)pyrefs_decref(&refs, &host, TASK, now++); /* a's farewell, in truth */
-    assert_int_equal(end(&a, TASK), PYREFS_UNSURE);
-    assert_ptr_equal(pyrefs_decref(&refs, &host, TASK, now++), &a);
-}
-
-static void kill_amid_a_creation_waits_and_is_death(void **state)
-{
-    struct pyrefs_session a;
-
-    (void)state;
-    start_worker(&a);
-    pyrefs_create(&refs, &host, TASK, now++);
-    pyrefs_incref(&refs, &host, TASK, now++);
-    assert_int_equal(end(&a, TASK), PYREFS_UNSURE);
-    assert_null(pyrefs_decref(&refs, &host, TASK, now++));
-    assert_int_equal(pyrefs_decide(&refs, &a, now + PYREFS_SETTLE_MS), PYREFS_DIED);
-}
-
-static void process_killed_while_making_a_proxy_is_forgotten(void **state)
-{
-    struct pyrefs_session a;
-
-    (void)state;
-    pyrefs_create(&refs, &host, TASK, now++);
-    pyrefs_incref(&refs, &host, TASK, now++); /* and never the decref */
-    start_worker(&a);
-    now += PYREFS_SETTLE_MS + 1;
-    farewell();
-    assert_int_equal(end(&a, TASK), PYREFS_LEFT);
+    open_main(&s);
+    assert_int_equal(pyrefs_farewell_begin(&refs, &f, &other_host), TQ_OK);
+    assert_int_equal(end(&s), PYREFS_DIED);
+    pyrefs_farewell_end(&refs, &f);
+    expect_nothing_decided();
+    pyrefs_farewell_end(&refs, &f); /* repeatable */
 }
 
 static void threads_and_pools_are_not_judged(void **state)
@@ -225,33 +198,43 @@ static void threads_and_pools_are_not_judged(void **state)
     struct pyrefs_session s;
 
     (void)state;
-    make_proxy(TASK);
-    now += PYREFS_SETTLE_MS + 1;
     pyrefs_session_open(&s, PYREFS_THREAD);
-    use(&s, TASK);
-    assert_int_equal(end(&s, TASK), PYREFS_LEFT);
+    assert_int_equal(end(&s), PYREFS_LEFT);
     pyrefs_session_open(&s, PYREFS_POOL);
-    use(&s, TASK);
-    assert_int_equal(end(&s, TASK), PYREFS_LEFT);
+    assert_int_equal(end(&s), PYREFS_LEFT);
+}
+
+static void make_proxy(void)
+{
+    pyrefs_create(&refs, &host, TASK, now++);
+    pyrefs_incref(&refs, &host, TASK, now++);
+    pyrefs_decref(&refs, &host, TASK, now++);
+}
+
+static void open_child(struct pyrefs_session *child)
+{
+    pyrefs_session_open(child, PYREFS_CHILD);
+    pyrefs_session_use(&refs, child, &host, TASK, now);
+    pyrefs_session_use(&refs, child, &host, TASK, now);
 }
 
 static void forked_child_is_judged(void **state)
 {
     struct pyrefs_session child;
+    struct pyrefs_farewell f;
 
     (void)state;
-    make_proxy(TASK);
+    make_proxy();
     pyrefs_incref(&refs, &host, TASK, now++); /* the child takes a reference of its own */
-    now += PYREFS_SETTLE_MS + 1;
-    pyrefs_session_open(&child, PYREFS_CHILD);
-    use(&child, TASK);
-    assert_int_equal(end(&child, TASK), PYREFS_DIED);
+    open_child(&child);
+    assert_int_equal(end(&child), PYREFS_DIED);
 
     pyrefs_incref(&refs, &host, TASK, now++);
-    pyrefs_session_open(&child, PYREFS_CHILD);
-    use(&child, TASK);
-    (void)pyrefs_decref(&refs, &host, TASK, now++);
-    assert_int_equal(end(&child, TASK), PYREFS_LEFT);
+    open_child(&child);
+    answer_decref(&f);
+    assert_int_equal(end(&child), PYREFS_UNSURE);
+    pyrefs_farewell_end(&refs, &f);
+    expect_decided(&child, PYREFS_LEFT);
 }
 
 static void spawned_child_is_not_judged(void **state)
@@ -259,11 +242,52 @@ static void spawned_child_is_not_judged(void **state)
     struct pyrefs_session child;
 
     (void)state;
-    make_proxy(TASK);
-    now += PYREFS_SETTLE_MS + 1;
-    pyrefs_session_open(&child, PYREFS_CHILD);
-    use(&child, TASK);
-    assert_int_equal(end(&child, TASK), PYREFS_LEFT);
+    make_proxy();
+    open_child(&child);
+    assert_int_equal(end(&child), PYREFS_LEFT);
+}
+
+static void forked_child_that_never_calls_leaves_no_trace(void **state)
+{
+    struct pyrefs_session spawned;
+
+    (void)state;
+    make_proxy();
+    pyrefs_incref(&refs, &host, TASK, now++);
+    pyrefs_decref(&refs, &host, TASK, now++);
+    open_child(&spawned);
+    assert_int_equal(end(&spawned), PYREFS_LEFT);
+}
+
+static void references_of_long_ago_make_nobody_a_fork(void **state)
+{
+    struct pyrefs_session child;
+    struct pyrefs_session pool;
+
+    (void)state;
+    pyrefs_incref(&refs, &host, TASK, now++);
+    now += PYREFS_FORK_MS + 1;
+    open_child(&child);
+    assert_int_equal(end(&child), PYREFS_LEFT);
+
+    pyrefs_incref(&refs, &host, TASK, now++); /* a pool's worker: its own */
+    pyrefs_session_open(&pool, PYREFS_POOL);
+    pyrefs_session_use(&refs, &pool, &host, TASK, now);
+    open_child(&child);
+    assert_int_equal(end(&child), PYREFS_LEFT);
+    assert_int_equal(end(&pool), PYREFS_LEFT);
+}
+
+static void row_that_died_in_the_middle_is_forgotten(void **state)
+{
+    struct pyrefs_session child;
+
+    (void)state;
+    pyrefs_create(&refs, &host, TASK, now++); /* and never the incref */
+    now += PYREFS_ROW_MS + 1;
+    pyrefs_incref(&refs, &host, TASK, now++); /* so this one is a fork's */
+    open_child(&child);
+    assert_int_equal(end(&child), PYREFS_DIED);
 }
 
 static void names(void **state)
@@ -277,9 +301,11 @@ static void names(void **state)
         {"MainProcess|Thread-1 (work)", PYREFS_THREAD},
         {"ForkPoolWorker-3", PYREFS_POOL},
         {"SpawnPoolWorker-12", PYREFS_POOL},
-        {"ForkProcess-1", PYREFS_CHILD},
+        {"ForkProcess-1", PYREFS_MAIN},
+        {"ForkProcess-1:2", PYREFS_MAIN},
         {"Process-1:2", PYREFS_CHILD},
-        {"SpawnProcess-2", PYREFS_CHILD},
+        {"SpawnProcess-2", PYREFS_SPAWNED},
+        {"ForkServerProcess-1", PYREFS_SPAWNED},
         {"", PYREFS_CHILD},
         {"MainProcess2", PYREFS_CHILD},
     };
@@ -291,30 +317,54 @@ static void names(void **state)
 
 static void ceiling_forgets_the_oldest(void **state)
 {
-    struct pyrefs_session a;
     struct pyrefs small;
 
     (void)state;
     pyrefs_init(&small, 4);
-    open_main(&a);
-    pyrefs_session_use(&small, &a, &host, TASK, now); /* pinned by a session */
     for (uint64_t i = 100; i < 1000; i++)
         pyrefs_create(&small, &host, i, now);
-    assert_true(small.count <= 4);
-    pyrefs_session_forget(&small, &a);
+    assert_int_equal(small.count, 4);
     pyrefs_deinit(&small);
+}
+
+static void daemon_stops_amid_a_farewell(void **state)
+{
+    struct pyrefs_session s;
+    struct pyrefs_farewell f;
+
+    (void)state;
+    open_main(&s);
+    answer_decref(&f);
+    assert_int_equal(end(&s), PYREFS_UNSURE);
+    pyrefs_session_forget(&refs, &s);
+    pyrefs_session_forget(&refs, &s); /* repeatable */
+    pyrefs_farewell_end(&refs, &f);
+    expect_nothing_decided();
 }
 
 static void without_memory_it_is_a_death(void **state)
 {
-    struct pyrefs_session a;
+    struct pyrefs_session s;
 
     (void)state;
-    open_main(&a);
-    tq_mem_fail_after(0, 1);
-    use(&a, TASK);
-    tq_mem_fail_after(-1, 0);
-    assert_int_equal(end(&a, TASK), PYREFS_DIED);
+    for (long n = 0;; n++) {
+        struct pyrefs_farewell f = {0};
+        int rv;
+
+        open_main(&s);
+        tq_mem_fail_after(n, 1);
+        rv = pyrefs_farewell_begin(&refs, &f, &host);
+        tq_mem_fail_after(-1, 0);
+        if (rv == TQ_OK) {
+            assert_int_equal(end(&s), PYREFS_UNSURE);
+            pyrefs_farewell_end(&refs, &f);
+            expect_decided(&s, PYREFS_LEFT);
+            break;
+        }
+        assert_int_equal(rv, TQ_ENOMEM);
+        pyrefs_farewell_end(&refs, &f);
+        assert_int_equal(end(&s), PYREFS_DIED);
+    }
 }
 
 int main(void)
@@ -322,22 +372,22 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         T(clean_exit_is_left),
-        T(kill_is_death),
-        T(creation_decrefs_excuse_nobody),
-        T(one_farewell_excuses_one_close),
-        T(farewell_of_an_idle_session_is_used_up),
+        T(kill_is_death_at_once),
+        T(decref_of_a_creation_excuses_nobody),
+        T(session_that_ended_before_the_answer_died),
+        T(death_beside_a_farewell),
+        T(two_leave_at_once),
+        T(farewell_of_a_thread_is_its_own),
         T(farewell_from_elsewhere_does_not_count),
-        T(farewell_of_nobody_is_forgotten),
-        T(old_farewell_does_not_excuse_a_kill),
-        T(proxy_dropped_early_then_clean_exit),
-        T(exit_amid_a_creation_waits_and_is_left),
-        T(kill_amid_a_creation_waits_and_is_death),
-        T(process_killed_while_making_a_proxy_is_forgotten),
         T(threads_and_pools_are_not_judged),
         T(forked_child_is_judged),
         T(spawned_child_is_not_judged),
+        T(forked_child_that_never_calls_leaves_no_trace),
+        T(references_of_long_ago_make_nobody_a_fork),
+        T(row_that_died_in_the_middle_is_forgotten),
         T(names),
         T(ceiling_forgets_the_oldest),
+        T(daemon_stops_amid_a_farewell),
         T(without_memory_it_is_a_death),
     };
 

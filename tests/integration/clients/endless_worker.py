@@ -1,5 +1,5 @@
 # The example's worker with less sleep and without an end.
-import os, sys, time, queue
+import os, time, queue
 from multiprocessing.managers import BaseManager
 
 

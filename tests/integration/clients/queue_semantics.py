@@ -366,7 +366,8 @@ class Kinds(Case):
             self.assertEqual(q.qsize(), before)
 
     def test_incomparable(self):
-        for first, second, a, b in ((1, 'a', 'str', 'int'), ('a', b'a', 'bytes', 'str'), (None, None) + ('NoneType',) * 2,
+        for first, second, a, b in ((1, 'a', 'str', 'int'), ('a', b'a', 'bytes', 'str'),
+                                    (None, None, 'NoneType', 'NoneType'),
                                     ({}, {}, 'dict', 'dict'), ((1, 'a'), (1, 2), 'int', 'str'),
                                     ([1], (1,), 'tuple', 'list'), (1j, 2j, 'complex', 'complex'),
                                     ((1, {'a': 1}), (1, {'a': 2}), 'dict', 'dict'), (1.5, 'x', 'str', 'float'),

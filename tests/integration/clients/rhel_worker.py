@@ -1,26 +1,26 @@
 """Python as Red Hat builds 3.6 to 3.11: HMAC-SHA256 without a prefix where upstream has HMAC-MD5. Does one
 task of the example."""
 import hmac
+import os
 from multiprocessing import AuthenticationError, connection
+
+CHALLENGE, WELCOME, FAILURE = b'#CHALLENGE#', b'#WELCOME#', b'#FAILURE#'
 
 
 def deliver_challenge(conn, authkey):
-    import os
-    message = os.urandom(connection.MESSAGE_LENGTH)
-    conn.send_bytes(connection.CHALLENGE + message)
-    digest = hmac.new(authkey, message, 'sha256').digest()
-    if conn.recv_bytes(256) == digest:
-        conn.send_bytes(connection.WELCOME)
-    else:
-        conn.send_bytes(connection.FAILURE)
+    message = os.urandom(20)
+    conn.send_bytes(CHALLENGE + message)
+    if conn.recv_bytes(256) != hmac.new(authkey, message, 'sha256').digest():
+        conn.send_bytes(FAILURE)
         raise AuthenticationError('digest received was wrong')
+    conn.send_bytes(WELCOME)
 
 
 def answer_challenge(conn, authkey):
     message = conn.recv_bytes(256)
-    assert message.startswith(connection.CHALLENGE)
-    conn.send_bytes(hmac.new(authkey, message[len(connection.CHALLENGE):], 'sha256').digest())
-    if conn.recv_bytes(256) != connection.WELCOME:
+    assert message.startswith(CHALLENGE)
+    conn.send_bytes(hmac.new(authkey, message[len(CHALLENGE):], 'sha256').digest())
+    if conn.recv_bytes(256) != WELCOME:
         raise AuthenticationError('digest sent was rejected')
 
 

@@ -5,7 +5,6 @@ Each tells 'seen ITEM' for what it took; nobody may see such an item again.
 import concurrent.futures
 import gc
 import multiprocessing
-import os
 import sys
 import threading
 from multiprocessing.process import current_process
