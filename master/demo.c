@@ -13,7 +13,9 @@ struct demo {
     struct server *server;
     struct broker_queue *tasks;
     struct broker_queue *results;
-    uint64_t left;
+    uint64_t to_put;
+    uint64_t left; /* results to come */
+    bool asking;
     bool ended;
 };
 
@@ -65,8 +67,41 @@ static void ask(struct demo *d)
                               .wait_mode = BROKER_WAIT_MS,
                               .wait_ms = RESULT_TIMEOUT_MS};
 
+    d->asking = true;
     if (server_step(d->server, &ev) != 0)
         end(d, 1);
+}
+
+/* One at a time: a bounded queue makes it wait, as it makes any producer. */
+static void put_next(struct demo *d)
+{
+    struct broker_event ev = {.kind = BROKER_PUT,
+                              .session = &d->endpoint.session,
+                              .queue = d->tasks,
+                              .wait_mode = BROKER_WAIT_FOREVER};
+    uint32_t number;
+    int rv;
+
+    if (d->to_put == 0) {
+        printf("Try get results...\n");
+        fflush(stdout);
+        ask(d);
+        return;
+    }
+    d->to_put--;
+    rv = tq_random_bytes(&number, sizeof(number));
+    if (rv == TQ_OK)
+        rv = number_item(number % (NUMBER_MOST + 1), &ev.body);
+    if (rv == TQ_OK) {
+        printf("Put task %u...\n", number % (NUMBER_MOST + 1));
+        fflush(stdout);
+        rv = server_step(d->server, &ev);
+        tq_body_unref(ev.body);
+    }
+    if (rv != TQ_OK) {
+        fprintf(stderr, "task-master: the demo cannot put its tasks: %s\n", tq_strerror(rv));
+        end(d, 1);
+    }
 }
 
 static void print_result(const struct tq_body *body)
@@ -113,32 +148,15 @@ static void on_effect(struct endpoint *ep, struct broker_effect *fx)
                 RESULT_TIMEOUT_MS / 1000);
         end(d, 1);
         break;
-    default: /* the answers to the puts */
+    case BROKER_REPLY_NONE:
+        put_next(d);
         break;
+    default:
+        fprintf(stderr,
+                "task-master: the demo's %s was refused: is the queue shut down, or its memory used up?\n",
+                d->asking ? "get" : "put");
+        end(d, 1);
     }
-}
-
-static int put_numbers(struct demo *d, uint64_t count)
-{
-    for (uint64_t i = 0; i < count; i++) {
-        struct broker_event ev = {.kind = BROKER_PUT,
-                                  .session = &d->endpoint.session,
-                                  .queue = d->tasks,
-                                  .wait_mode = BROKER_WAIT_FOREVER};
-        uint32_t number;
-        int rv = tq_random_bytes(&number, sizeof(number));
-
-        if (rv == TQ_OK)
-            rv = number_item(number % (NUMBER_MOST + 1), &ev.body);
-        if (rv != TQ_OK)
-            return rv;
-        printf("Put task %u...\n", number % (NUMBER_MOST + 1));
-        rv = server_step(d->server, &ev);
-        tq_body_unref(ev.body);
-        if (rv != 0)
-            return rv;
-    }
-    return TQ_OK;
 }
 
 int demo_start(struct server *s, uint64_t count)
@@ -152,19 +170,15 @@ int demo_start(struct server *s, uint64_t count)
     s->demo = d;
     d->server = s;
     d->endpoint.on_effect = on_effect;
+    d->to_put = count;
     d->left = count;
     d->tasks = broker_find(s->broker, tq_span_str("task_queue"));
     d->results = broker_find(s->broker, tq_span_str("result_queue"));
     ev.session = &d->endpoint.session;
     rv = server_step(s, &ev);
     if (rv == TQ_OK)
-        rv = put_numbers(d, count);
-    if (rv != TQ_OK)
-        return rv;
-    printf("Try get results...\n");
-    fflush(stdout);
-    ask(d);
-    return TQ_OK;
+        put_next(d);
+    return rv;
 }
 
 void demo_stop(struct server *s)

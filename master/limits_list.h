@@ -20,7 +20,7 @@
       "one request: an item and its envelope")                                                               \
     X(write_timeout_ms, "write-timeout", TQ_OPT_SECONDS, "SECONDS", 10000, 100, 3600000,                     \
       "a peer that reads nothing of its reply for this long is cut")                                         \
-    X(input_bytes, "max-input-bytes", TQ_OPT_NUMBER, "BYTES", 1024 * 1024, 65536, 1ull << 30,                \
+    X(input_bytes, "max-input-bytes", TQ_OPT_NUMBER, "BYTES", 1024 * 1024, 131072, 1ull << 30,               \
       "input kept of a peer whose reply is still being written")                                             \
     X(connections, "max-connections", TQ_OPT_NUMBER, "N", 65536, 1, 1000000, "connections at once")          \
     X(queues, "max-queues", TQ_OPT_NUMBER, "N", 100000, 2, 10000000, "queues at once, made by clients too")  \

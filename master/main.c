@@ -1,11 +1,28 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "common/digest.h"
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/server.h"
+
+#define FILES_LEAST 32 /* with fewer the event loop itself cannot start, and says so by abort() */
+
+/* As many descriptors as this process may have; a connection takes one. */
+static bool raise_file_limit(void)
+{
+    struct rlimit lim;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) != 0)
+        return true;
+    if (lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &lim);
+    }
+    return lim.rlim_cur >= FILES_LEAST;
+}
 
 static int serve(const struct config *config)
 {
@@ -14,6 +31,12 @@ static int serve(const struct config *config)
     uv_loop_t loop;
     int status;
 
+    if (!raise_file_limit()) {
+        fprintf(stderr, "task-master: fewer than %d open files are allowed: raise the limit (ulimit -n)\n",
+                FILES_LEAST);
+        tq_free(s);
+        return 1;
+    }
     if (s == NULL || uv_loop_init(&loop) != 0) {
         fprintf(stderr, "task-master: no event loop: out of memory or descriptors\n");
         tq_free(s);

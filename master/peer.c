@@ -101,6 +101,14 @@ void peer_keepalive(struct peer *p)
 
 /* ---- closing ---- */
 
+static void stop_resuming(struct peer *p)
+{
+    if (!p->resuming)
+        return;
+    p->resuming = false;
+    DL_DELETE2(p->server->resuming, p, resume_prev, resume_next);
+}
+
 static void free_peer(struct peer *p)
 {
     struct server *s = p->server;
@@ -135,6 +143,7 @@ void peer_close(struct peer *p, const char *why)
     if (tq_log_enabled(TQ_LOG_DEBUG))
         tq_log(TQ_LOG_DEBUG, "PEER-CLOSE", "peer=%s why=\"%s\"", peer_text(p), why);
     tq_deadline_clear(&p->server->deadlines, &p->deadline);
+    stop_resuming(p);
     halfopen_remove(&p->server->halfopen, &p->halfopen, false);
     farewell = p->state == PEER_FAREWELL;
     if (pydialect_closed(p))
@@ -144,8 +153,20 @@ void peer_close(struct peer *p, const char *why)
     tq_session_deinit(&p->session);
     tq_buf_deinit(&p->stash);
     uv_close((uv_handle_t *)&p->tcp, on_closed);
+    /* Not at once: the session that belongs to it ended before, but a turn of the loop does not bring the
+     * ends of sockets in their order. */
     if (farewell)
+        DL_APPEND2(p->server->parting, p, resume_prev, resume_next);
+}
+
+void peer_part_all(struct server *s)
+{
+    struct peer *p;
+
+    while ((p = s->parting) != NULL) {
+        DL_DELETE2(s->parting, p, resume_prev, resume_next);
         pydialect_farewell_over(p);
+    }
 }
 
 void peer_kill(struct peer *p)
@@ -263,11 +284,15 @@ bool peer_send(struct peer *p, struct tq_span bytes, struct tq_body *take_body)
 
 bool peer_still_waits(const struct peer *p)
 {
+    bool may_pipeline = p->server->config->wait_pipelined;
     char byte;
-    ssize_t n = recv(peer_fd(p), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    ssize_t n;
 
+    if (!may_pipeline && tq_frame_partial(&p->session.frames))
+        return false;
+    n = recv(peer_fd(p), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     if (n > 0)
-        return p->server->config->wait_pipelined;
+        return may_pipeline;
     return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
 }
 
@@ -439,11 +464,26 @@ static void start_reading(struct peer *p)
 static void on_effect(struct endpoint *ep, struct broker_effect *fx)
 {
     struct peer *p = peer_of(ep);
-    bool parked = fx->was_parked;
 
     pydialect_effect(p, fx);
-    if (parked && p->stash.len > 0 && may_process(p))
+    /* Input that waited for this reply is looked at from the loop, never from within an effect: the broker's
+     * later effects must not be overtaken. */
+    if (p->state == PEER_SESSION && !p->resuming && (p->stash.len > 0 || !p->reading)) {
+        p->resuming = true;
+        DL_APPEND2(p->server->resuming, p, resume_prev, resume_next);
+    }
+}
+
+void peer_resume_all(struct server *s)
+{
+    struct peer *p;
+
+    while ((p = s->resuming) != NULL) {
+        stop_resuming(p);
         process_stash(p);
+        if (p->state < PEER_LIMBO && p->write == NULL && p->stash.len < p->stash.max / 2)
+            start_reading(p);
+    }
 }
 
 static void on_write_deadline(struct peer *p)
@@ -559,23 +599,24 @@ static void free_unopened(uv_handle_t *handle)
 static void on_shed(uv_handle_t *handle)
 {
     struct server *s = handle->data;
-    uv_stream_t *waiting = s->shed_waiting;
 
     s->shed_busy = false;
-    s->shed_waiting = NULL;
-    if (waiting != NULL && !s->stopping)
-        peer_accept(s, waiting);
+    for (unsigned i = 0; i < s->listener_count && !s->stopping; i++) {
+        if (s->shed_waiting[i]) {
+            s->shed_waiting[i] = false;
+            peer_accept(s, (uv_stream_t *)&s->listeners[i]);
+        }
+    }
 }
 
 /* No memory for a peer: the connection must be taken all the same, or the listener would stay silent. */
 static void shed(struct server *s, uv_stream_t *listener)
 {
     if (s->shed_busy) {
-        s->shed_waiting = listener;
+        s->shed_waiting[(uv_tcp_t *)listener - s->listeners] = true;
         return;
     }
-    if (uv_tcp_init(s->loop, &s->shed) != 0)
-        return;
+    (void)uv_tcp_init(s->loop, &s->shed); /* cannot fail without an address family */
     s->shed.data = s;
     s->shed_busy = true;
     s->counters.over_connections++;

@@ -33,10 +33,12 @@ struct peer {
     bool call_overflow;       /* the running call's Empty or Full becomes OverflowError */
     bool close_after_write;
     bool reading;
+    bool resuming; /* in server.resuming */
     bool handle_closed;
     bool wants_delivered; /* the pending write is the reply of a get */
     struct server *server;
     struct peer *prev, *next;
+    struct peer *resume_prev, *resume_next;
     uv_tcp_t tcp;
     struct tq_session session;
     struct tq_deadline deadline;
@@ -58,6 +60,11 @@ void peer_accept(struct server *s, uv_stream_t *listener);
 void peer_close(struct peer *p, const char *why);
 /* Closes without waiting for a verdict (the daemon stops). */
 void peer_kill(struct peer *p);
+/* Goes on with the input of peers whose replies have gone out; called once a turn of the loop. */
+void peer_resume_all(struct server *s);
+/* Carries out what ended farewells decide; called once a turn of the loop, when all its reads are done and
+ * before closed peers are freed. */
+void peer_part_all(struct server *s);
 /* The verdict on a peer in limbo has been carried out: its memory may go. */
 void peer_limbo_done(struct peer *p);
 /* peer_on_deadline comes in so many ms, unless it is set anew. */

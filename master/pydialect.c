@@ -8,8 +8,8 @@
 #include "master/pycall.h"
 
 #define SHOWN_MAX 120
-/* A client ends the connection of a decref by itself, within microseconds unless its machine is very busy; one
- * that does not is cut. */
+/* A client ends the connection of a decref by itself, within microseconds unless its machine is very busy;
+ * one that does not is cut. */
 #define FAREWELL_MS 5000
 
 /* ---- replies ---- */
@@ -122,6 +122,8 @@ static void create_made(struct peer *p, const struct tq_py_request *r)
             broker_remove(s->broker, queue, &none);
     }
     if (rv != TQ_OK) {
+        tq_log(TQ_LOG_WARN, "NO-NEW-QUEUE", "peer=%s err=\"%s\" remedy=\"raise --max-queues\"", peer_text(p),
+               tq_strerror(rv));
         snprintf(whole, sizeof(whole), "RuntimeError: no queue can be made: %s%s", tq_strerror(rv),
                  rv == TQ_ELIMIT ? " (--max-queues)" : "");
         reply_traceback(p, whole);

@@ -1,6 +1,5 @@
 #include "master/server.h"
 
-#include <sys/resource.h>
 #include <utlist.h>
 
 #include "common/assert.h"
@@ -79,9 +78,11 @@ static void on_timer(uv_timer_t *timer)
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct server *s = prepare->data;
-    uint64_t next = tq_deadlines_next_ms(&s->deadlines);
+    uint64_t next;
     uint64_t now = server_now_ms(s);
 
+    peer_resume_all(s);
+    next = tq_deadlines_next_ms(&s->deadlines);
     if (next == s->timer_at_ms)
         return;
     s->timer_at_ms = next;
@@ -89,6 +90,12 @@ static void on_prepare(uv_prepare_t *prepare)
         (void)uv_timer_stop(&s->timer);
     else
         (void)uv_timer_start(&s->timer, on_timer, next > now ? next - now : 0, 0);
+}
+
+/* Right after the loop has read from its sockets. */
+static void on_check(uv_check_t *check)
+{
+    peer_part_all(check->data);
 }
 
 /* ---- listeners ---- */
@@ -215,16 +222,6 @@ static int listen_on(struct server *s, unsigned i, char ret_text[80], char err[T
 
 /* ---- opening ---- */
 
-static void raise_file_limit(void)
-{
-    struct rlimit lim;
-
-    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
-        lim.rlim_cur = lim.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &lim);
-    }
-}
-
 static int declare_queue(struct server *s, const struct config_queue *q, char err[TQ_OPT_ERROR_MAX])
 {
     struct broker_queue *queue;
@@ -267,19 +264,37 @@ static void on_signal(uv_signal_t *signal, int number)
     server_stop(signal->data, number == SIGINT ? "SIGINT" : "SIGTERM", 0);
 }
 
-static void open_handles(struct server *s)
+static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
 {
-    int rv = uv_timer_init(s->loop, &s->timer);
+    int rv =
+        uv_signal_init(s->loop, &s->sigterm); /* the first one takes descriptors; the others cannot fail */
 
-    TQ_ASSERT(rv == 0);
-    rv = uv_prepare_init(s->loop, &s->prepare);
-    TQ_ASSERT(rv == 0);
-    (void)uv_signal_init(s->loop, &s->sigterm);
+    if (rv != 0) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "cannot watch signals: %s; raise the limit of open files (ulimit -n)",
+                 uv_strerror(rv));
+        return TQ_EIO;
+    }
     (void)uv_signal_init(s->loop, &s->sigint);
-    s->timer.data = s->prepare.data = s->sigterm.data = s->sigint.data = s;
-    (void)uv_prepare_start(&s->prepare, on_prepare);
-    (void)uv_signal_start(&s->sigterm, on_signal, SIGTERM);
-    (void)uv_signal_start(&s->sigint, on_signal, SIGINT);
+    (void)uv_timer_init(s->loop, &s->timer);
+    (void)uv_prepare_init(s->loop, &s->prepare);
+    (void)uv_check_init(s->loop, &s->check);
+    s->handles_open = true;
+    s->timer.data = s->prepare.data = s->check.data = s->sigterm.data = s->sigint.data = s;
+    rv = uv_prepare_start(&s->prepare, on_prepare);
+    if (rv == 0)
+        rv = uv_check_start(&s->check, on_check);
+    if (rv == 0)
+        rv = uv_signal_start(&s->sigterm, on_signal, SIGTERM);
+    if (rv == 0)
+        rv = uv_signal_start(&s->sigint, on_signal, SIGINT);
+    /* Set from the start, so that moving it cannot fail when the stop comes. */
+    if (rv == 0 && tq_deadline_set(&s->deadlines, &s->drain_deadline, UINT64_MAX) != TQ_OK)
+        rv = UV_ENOMEM;
+    if (rv != 0) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "cannot watch signals: %s", uv_strerror(rv));
+        return TQ_EIO;
+    }
+    return TQ_OK;
 }
 
 static const char *const kind_names[] = {"fifo", "lifo", "priority"};
@@ -334,9 +349,9 @@ int server_open(struct server *s, uv_loop_t *loop, const struct config *config, 
         (struct tq_session_limits){.preauth_frame_bytes = (uint32_t)config->limits.preauth_frame_bytes,
                                    .preauth_frames = (uint32_t)config->limits.preauth_frames,
                                    .frame_bytes = config->limits.frame_bytes};
-    raise_file_limit();
-    open_handles(s);
-    rv = open_core(s, err);
+    rv = open_handles(s, err);
+    if (rv == TQ_OK)
+        rv = open_core(s, err);
     for (unsigned i = 0; rv == TQ_OK && i < config->listen_count; i++)
         rv = listen_on(s, i, texts[i], err);
     if (rv != TQ_OK)
@@ -377,10 +392,14 @@ void server_close(struct server *s)
     {
         peer_kill(p);
     }
+    peer_part_all(s);
     for (unsigned i = 0; i < s->listener_count; i++)
         close_handle((uv_handle_t *)&s->listeners[i]);
+    if (!s->handles_open)
+        return;
     close_handle((uv_handle_t *)&s->timer);
     close_handle((uv_handle_t *)&s->prepare);
+    close_handle((uv_handle_t *)&s->check);
     close_handle((uv_handle_t *)&s->sigterm);
     close_handle((uv_handle_t *)&s->sigint);
 }
@@ -419,7 +438,7 @@ static void report(const struct server *s)
 void server_stop(struct server *s, const char *why, int exit_status)
 {
     if (s->stopping) {
-        server_close(s);
+        (void)tq_deadline_set(&s->deadlines, &s->drain_deadline, server_now_ms(s));
         return;
     }
     s->stopping = true;
@@ -429,10 +448,8 @@ void server_stop(struct server *s, const char *why, int exit_status)
     for (unsigned i = 0; i < s->listener_count; i++)
         close_handle((uv_handle_t *)&s->listeners[i]);
     /* Not at once: whoever asked for the stop may stand on the stack, and its reply be on the way. */
-    if (tq_deadline_set(&s->deadlines, &s->drain_deadline,
-                        server_now_ms(s) + (replies_pending(s) ? s->config->limits.drain_timeout_ms : 0)) !=
-        TQ_OK)
-        server_close(s);
+    (void)tq_deadline_set(&s->deadlines, &s->drain_deadline,
+                          server_now_ms(s) + (replies_pending(s) ? s->config->limits.drain_timeout_ms : 0));
 }
 
 void server_peer_gone(struct server *s)

@@ -38,8 +38,10 @@ struct server {
     const struct config *config;
     uv_tcp_t listeners[CONFIG_LISTEN_MAX];
     unsigned listener_count;
+    bool handles_open;
     uv_timer_t timer;
     uv_prepare_t prepare;
+    uv_check_t check;
     uv_signal_t sigterm;
     uv_signal_t sigint;
     uint64_t timer_at_ms; /* what the timer is set to; UINT64_MAX: stopped */
@@ -56,9 +58,11 @@ struct server {
     struct halfopen halfopen;
     struct peer *peers; /* list */
     size_t peer_count;
+    struct peer *parting;  /* list: closed connections of decrefs */
+    struct peer *resuming; /* list: input to be looked at before the loop sleeps */
     struct demo *demo;
     uv_tcp_t shed; /* takes a connection for which there is no memory */
-    uv_stream_t *shed_waiting;
+    bool shed_waiting[CONFIG_LISTEN_MAX];
     bool shed_busy;
     struct tq_buf scratch; /* replies are composed here */
     struct server_counters counters;

@@ -122,7 +122,6 @@ void agent_on_up(struct agent *a)
         tq_log(TQ_LOG_INFO, "CONNECTED", "peer=%s", a->peer.name);
     a->ever_up = true;
     a->told_trouble = false;
-    pym_peer_works(&a->peer);
     tick_park(&a->ticker, &a->give_up, on_connect_timeout);
     a->waiting = false;
 }
@@ -180,6 +179,7 @@ void agent_return_turn(struct agent *a)
 
 void agent_on_task(struct agent *a)
 {
+    pym_peer_works(&a->peer); /* a get was answered: the next connection need not wait */
     a->told_empty = false;
 }
 
@@ -193,6 +193,7 @@ static bool any_busy(const struct agent *a)
 
 void agent_on_empty(struct agent *a)
 {
+    pym_peer_works(&a->peer); /* a get was answered: the next connection need not wait */
     /* With --count each turn says what became of it, as in the example; a server of tasks says it when it
      * runs out of them, not every second. */
     if (a->conf->count == 0 && (a->told_empty || any_busy(a)))

@@ -14,6 +14,8 @@
 #endif
 
 #define EXIT_USAGE 2
+/* A reply: the largest item that task-master takes by default, and its envelope. */
+#define FRAME_BYTES_MAX ((UINT64_C(64) << 20) + (256 << 10))
 
 struct options {
     struct agent_conf conf;
@@ -259,7 +261,7 @@ int main(int argc, char **argv)
                  .jobs = 1,
                  .poll_timeout_ms = 1000,
                  .drain_timeout_ms = 10000,
-                 .frame_bytes = UINT64_C(64) << 20},
+                 .frame_bytes = FRAME_BYTES_MAX},
         .log_level = TQ_LOG_INFO,
     };
     char err[TQ_OPT_ERROR_MAX];

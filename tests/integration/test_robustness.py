@@ -239,23 +239,38 @@ class NeighbourTest(RobustnessCase):
         wire.control(server, 'decref', ident)
         session = wire.Session(server)
         self.addCleanup(session.close)
-        return session, session.call(ident, 'get')
+        return session, ident, session.call(ident, 'get')
 
     def test_death_between_decref_and_close(self):
         server, probe = self.serve()
         for n in range(2):
             probe.call('task_queue', 'put', n)
-        leaving, _ = self.process(server, probe)
-        dying, item = self.process(server, probe)
+        leaving, ident, _ = self.process(server, probe)
+        dying, _, item = self.process(server, probe)
         farewell = wire.Wire(server)
         self.addCleanup(farewell.close)
-        self.assertEqual(farewell.handshake().ask(None, 'decref', probe.ident('task_queue')), ('#RETURN', None))
+        self.assertEqual(farewell.handshake().ask(None, 'decref', ident), ('#RETURN', None))
         dying.close()
         probe.settle()
         leaving.close()
         farewell.close()
         self.assertEqual(probe.call('task_queue', 'get', timeout=30), item)
         self.assertRaises(queue.Empty, probe.call, 'task_queue', 'get', timeout=SETTLED_S)
+
+    def test_death_while_another_process_makes_its_proxy(self):
+        """The decref that ends the making of a proxy is nobody's farewell."""
+        server, probe = self.serve()
+        probe.call('task_queue', 'put', 'item')
+        dying, _, item = self.process(server, probe)
+        ident = wire.create(server, 'task_queue')
+        wire.control(server, 'incref', ident)
+        making = wire.Wire(server)
+        self.addCleanup(making.close)
+        self.assertEqual(making.handshake().ask(None, 'decref', ident), ('#RETURN', None))
+        dying.close()
+        probe.settle()
+        making.close()
+        self.assertEqual(probe.call('task_queue', 'get', timeout=10), 'item')
 
 
 @expand
