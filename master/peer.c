@@ -526,7 +526,9 @@ void peer_on_deadline(struct tq_deadline *d)
     case PEER_FAREWELL:
         peer_close(p, "its decref is over");
         break;
-    case PEER_LIMBO:
+    case PEER_LIMBO: /* a suspect that nothing has cleared */
+        pydialect_limbo_over(p, BROKER_CLOSE_RETURN);
+        break;
     case PEER_CLOSING:
         break;
     }

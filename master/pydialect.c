@@ -59,6 +59,11 @@ static void reply_key_error(struct peer *p, struct tq_span name, const char *hin
     reply_traceback(p, text);
 }
 
+static struct peer *peer_of_refs(struct pyrefs_session *refs)
+{
+    return (struct peer *)(void *)((char *)refs - offsetof(struct peer, refs));
+}
+
 /* ---- control requests: one to a connection ---- */
 
 static uint64_t now_ms(const struct peer *p)
@@ -189,16 +194,28 @@ static void control_incref(struct peer *p, const struct tq_py_request *r)
     reply_none(p);
 }
 
+static void settle_farewells(struct server *s)
+{
+    struct pyrefs_session *decided;
+    enum pyrefs_verdict verdict;
+
+    while ((decided = pyrefs_next_decided(&s->refs, &verdict)) != NULL) {
+        struct peer *left = peer_of_refs(decided);
+
+        pydialect_limbo_over(left, verdict == PYREFS_LEFT ? BROKER_CLOSE_ACK : BROKER_CLOSE_RETURN);
+    }
+}
+
 static void control_decref(struct peer *p, const struct tq_py_request *r)
 {
     struct server *s = p->server;
     struct tq_span ident;
     struct pyobject *o = object_arg(p, r, &ident);
+    uint64_t number = o != NULL ? o->number : 0;
 
     if (o != NULL) {
         if (o->refcount > 0)
             o->refcount--;
-        pyrefs_decref(&s->refs, refs_addr(p), o->number, now_ms(p));
         reply_none(p);
         if (o->refcount == 0 && !o->declared) {
             struct broker_queue *queue = o->queue;
@@ -207,11 +224,12 @@ static void control_decref(struct peer *p, const struct tq_py_request *r)
             server_remove_queue(s, queue);
         }
     }
-    if (p->state == PEER_FIRST && p->write == NULL &&
-        pyrefs_farewell_begin(&s->refs, &p->farewell, refs_addr(p)) == TQ_OK) {
-        peer_set_state(p, PEER_FAREWELL);
-        peer_set_deadline(p, FAREWELL_MS);
-    }
+    if (p->state != PEER_FIRST || p->write != NULL ||
+        pyrefs_farewell_begin(&s->refs, &p->farewell, refs_addr(p), number, now_ms(p)) != TQ_OK)
+        return;
+    peer_set_state(p, PEER_FAREWELL);
+    peer_set_deadline(p, FAREWELL_MS);
+    settle_farewells(s);
 }
 
 static void control_accept(struct peer *p, const struct tq_py_request *r)
@@ -660,13 +678,9 @@ void pydialect_limbo_over(struct peer *p, enum broker_close_mode mode)
 void pydialect_farewell_over(struct peer *p)
 {
     struct server *s = p->server;
-    struct pyrefs_session *decided;
-    enum pyrefs_verdict verdict;
+    struct pyrefs_session *suspect = pyrefs_farewell_end(&s->refs, &p->farewell);
 
-    pyrefs_farewell_end(&s->refs, &p->farewell);
-    while ((decided = pyrefs_next_decided(&s->refs, &verdict)) != NULL) {
-        struct peer *left = (struct peer *)(void *)((char *)decided - offsetof(struct peer, refs));
-
-        pydialect_limbo_over(left, verdict == PYREFS_LEFT ? BROKER_CLOSE_ACK : BROKER_CLOSE_RETURN);
-    }
+    if (suspect != NULL)
+        peer_set_deadline(peer_of_refs(suspect), PYREFS_ROW_MS);
+    settle_farewells(s);
 }

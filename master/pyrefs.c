@@ -15,12 +15,14 @@ struct pyref_key {
 
 struct pyref {
     struct pyref_key key;
-    uint64_t row_at_ms;        /* last step of a row of create, incref, decref */
-    uint32_t creates;          /* rows whose incref must still come */
-    uint32_t rows;             /* rows whose decref must still come */
-    uint64_t bare_at_ms;       /* the last of those below */
-    uint32_t bare_increfs;     /* increfs without a row: forked children that have not called yet */
-    struct pyref *prev, *next; /* order of last use */
+    uint64_t row_at_ms;              /* last step of a row of create, incref, decref */
+    uint32_t creates;                /* rows whose incref must still come */
+    uint32_t rows;                   /* rows whose decref must still come */
+    uint64_t bare_at_ms;             /* the last of those below */
+    uint32_t bare_increfs;           /* increfs without a row: forked children that have not called yet */
+    uint32_t pins;                   /* doubtful farewells and suspects that point here */
+    struct pyrefs_session *suspects; /* oldest first */
+    struct pyref *prev, *next;       /* order of last use */
     UT_hash_handle hh;
 };
 
@@ -75,6 +77,24 @@ enum pyrefs_class pyrefs_classify(const void *name, size_t len)
 
 /* ---- who was forked: increfs that no create came before ---- */
 
+/* The ceiling: who was not seen for longest is forgotten. */
+static bool make_room(struct pyrefs *r)
+{
+    for (unsigned i = 0; i < 64; i++) {
+        struct pyref *ref = r->oldest;
+
+        DL_DELETE(r->oldest, ref);
+        if (ref->pins == 0) {
+            HASH_DEL(r->table, ref);
+            r->count--;
+            tq_free(ref);
+            return true;
+        }
+        DL_APPEND(r->oldest, ref);
+    }
+    return false;
+}
+
 static struct pyref *lookup(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object,
                             uint64_t now_ms, bool create)
 {
@@ -88,13 +108,8 @@ static struct pyref *lookup(struct pyrefs *r, const struct pyrefs_addr *addr, ui
     if (ref == NULL) {
         if (!create)
             return NULL;
-        if (r->count >= r->max) { /* the ceiling: who was not seen for longest is forgotten */
-            ref = r->oldest;
-            HASH_DEL(r->table, ref);
-            DL_DELETE(r->oldest, ref);
-            r->count--;
-            tq_free(ref);
-        }
+        if (r->count >= r->max && !make_room(r))
+            return NULL;
         ref = tq_calloc(1, sizeof(*ref));
         if (ref == NULL)
             return NULL;
@@ -145,20 +160,6 @@ void pyrefs_incref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t ob
     }
 }
 
-void pyrefs_decref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object, uint64_t now_ms)
-{
-    struct pyref *ref = lookup(r, addr, object, now_ms, false);
-
-    if (ref == NULL)
-        return;
-    if (ref->rows > 0) {
-        ref->rows--;
-        ref->row_at_ms = now_ms;
-    } else if (ref->bare_increfs > 0) {
-        ref->bare_increfs--; /* perhaps a forked child that never called anything: one less to be judged */
-    }
-}
-
 /* ---- farewells and limbo ---- */
 
 static struct pyrefs_host *find_host(struct pyrefs *r, const struct pyrefs_addr *addr)
@@ -179,42 +180,128 @@ static void drop_host_if_idle(struct pyrefs *r, struct pyrefs_host *host)
     tq_free(host);
 }
 
-int pyrefs_farewell_begin(struct pyrefs *r, struct pyrefs_farewell *f, const struct pyrefs_addr *addr)
+static void clear_suspect(struct pyrefs *r, struct pyref *ref)
+{
+    struct pyrefs_session *s = ref->suspects;
+
+    DL_DELETE2(ref->suspects, s, suspect_prev, suspect_next);
+    ref->pins--;
+    s->suspect_of = NULL;
+    s->cleared = true;
+    r->ended = s->limbo; /* pyrefs_next_decided brings it */
+}
+
+/* What is this decref? True: a farewell, perhaps; *ret_doubtful: or the last step of a row of that object. */
+static bool may_be_farewell(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object,
+                            uint64_t now_ms, struct pyref **ret_doubtful)
+{
+    struct pyref *ref = lookup(r, addr, object, now_ms, false);
+
+    *ret_doubtful = NULL;
+    if (ref == NULL)
+        return true;
+    if (ref->rows > 0) {
+        ref->rows--;
+        ref->row_at_ms = now_ms;
+        *ret_doubtful = ref;
+        return true;
+    }
+    if (ref->suspects != NULL) {
+        clear_suspect(r, ref); /* this is the row's last step, so that one was a farewell */
+        return false;
+    }
+    if (ref->bare_increfs > 0)
+        ref->bare_increfs--; /* perhaps a forked child that never called anything: one less to be judged */
+    return true;
+}
+
+static struct pyrefs_host *get_host(struct pyrefs *r, const struct pyrefs_addr *addr)
 {
     struct pyrefs_host *host = find_host(r, addr);
 
-    if (host == NULL) {
-        host = tq_calloc(1, sizeof(*host));
-        if (host == NULL)
-            return TQ_ENOMEM;
-        host->addr = *addr;
-        HASH_ADD(hh, r->hosts, addr, sizeof(host->addr), host);
-        if (host->hh.tbl == NULL) {
-            tq_free(host);
-            return TQ_ENOMEM;
-        }
+    if (host != NULL)
+        return host;
+    host = tq_calloc(1, sizeof(*host));
+    if (host == NULL)
+        return NULL;
+    host->addr = *addr;
+    HASH_ADD(hh, r->hosts, addr, sizeof(host->addr), host);
+    if (host->hh.tbl == NULL) {
+        tq_free(host);
+        return NULL;
     }
+    return host;
+}
+
+int pyrefs_farewell_begin(struct pyrefs *r, struct pyrefs_farewell *f, const struct pyrefs_addr *addr,
+                          uint64_t object, uint64_t now_ms)
+{
+    struct pyref *doubtful;
+    struct pyrefs_host *host;
+
+    if (!may_be_farewell(r, addr, object, now_ms, &doubtful))
+        return TQ_OK;
+    host = get_host(r, addr);
+    if (host == NULL)
+        return TQ_ENOMEM;
     f->host = host;
     f->answered_at = ++r->order;
+    f->doubtful = doubtful;
+    if (doubtful != NULL)
+        doubtful->pins++;
     DL_APPEND(host->farewells, f);
     return TQ_OK;
 }
 
-void pyrefs_farewell_end(struct pyrefs *r, struct pyrefs_farewell *f)
+/* Whose farewell was it? The latest session that ended since the answer and is not spoken for: between a
+ * leaver's close and the end of its farewell lie microseconds. But several may leave at once: one that
+ * another farewell could be for as well stands back behind one that only this can be for. */
+static struct pyrefs_session *whose(const struct pyrefs_host *host, const struct pyrefs_farewell *f)
+{
+    const struct pyrefs_farewell *other;
+    struct pyrefs_session *latest = NULL;
+    struct pyrefs_session *only = NULL;
+    struct pyrefs_session *s;
+
+    DL_FOREACH(host->farewells, other)
+    {
+        if (other->doubtful == NULL)
+            break; /* the first answered of those that are open, and certain */
+    }
+    DL_FOREACH(host->limbo, s)
+    {
+        if (s->cleared || s->suspect_of != NULL || s->ended_at < f->answered_at)
+            continue;
+        latest = s;
+        if (other == NULL || other->answered_at > s->ended_at)
+            only = s;
+    }
+    return only != NULL ? only : latest;
+}
+
+struct pyrefs_session *pyrefs_farewell_end(struct pyrefs *r, struct pyrefs_farewell *f)
 {
     struct pyrefs_host *host = f->host;
     struct pyrefs_session *latest;
 
     if (host == NULL)
-        return;
+        return NULL;
     f->host = NULL;
     DL_DELETE(host->farewells, f);
-    /* The latest that ended since the answer: between a leaver's close and this end lie microseconds. */
-    latest = host->limbo != NULL ? host->limbo->prev : NULL; /* a DL list's head knows its tail */
-    if (latest != NULL && latest->ended_at > f->answered_at)
-        latest->cleared = true;
+    if (f->doubtful != NULL)
+        f->doubtful->pins--;
+    latest = whose(host, f);
     r->ended = host;
+    if (latest != NULL && f->doubtful == NULL) {
+        latest->cleared = true;
+        latest = NULL;
+    } else if (latest != NULL) {
+        latest->suspect_of = f->doubtful;
+        f->doubtful->pins++;
+        DL_APPEND2(f->doubtful->suspects, latest, suspect_prev, suspect_next);
+    }
     drop_host_if_idle(r, host);
+    return latest;
 }
 
 /* Could a farewell that is still open be this session's? */
@@ -231,6 +318,11 @@ void pyrefs_session_forget(struct pyrefs *r, struct pyrefs_session *s)
 
     if (host == NULL)
         return;
+    if (s->suspect_of != NULL) {
+        DL_DELETE2(s->suspect_of->suspects, s, suspect_prev, suspect_next);
+        s->suspect_of->pins--;
+        s->suspect_of = NULL;
+    }
     s->limbo = NULL;
     DL_DELETE(host->limbo, s);
     drop_host_if_idle(r, host);
@@ -244,7 +336,7 @@ struct pyrefs_session *pyrefs_next_decided(struct pyrefs *r, enum pyrefs_verdict
         return NULL;
     DL_FOREACH(r->ended->limbo, s)
     {
-        if (s->cleared || !may_have_left(s)) {
+        if (s->cleared || (s->suspect_of == NULL && !may_have_left(s))) {
             *ret_verdict = s->judged && !s->cleared ? PYREFS_DIED : PYREFS_LEFT;
             pyrefs_session_forget(r, s);
             return s;

@@ -6,6 +6,10 @@
  * several. While such a connection is open, sessions that end are in limbo; without one, a session that ends
  * has died, and that is known at once.
  *
+ * Not every decref is a farewell: making a proxy sends create, incref, decref. A decref that may be the last
+ * step of such a row is a doubtful farewell; a session that ended amid it is a suspect: cleared if one decref
+ * more than the rows explain follows, dead if none does within PYREFS_ROW_MS.
+ *
  * Who is judged at all (name is what accept_connection announces):
  *   MainProcess            always: it gives its proxies back when it exits
  *   ForkProcess-1          always, for the same reason
@@ -60,8 +64,10 @@ enum pyrefs_class {
 struct pyrefs_session {
     struct pyrefs_session *prev, *next; /* limbo */
     struct pyrefs_host *limbo;          /* in its limbo; or NULL */
-    uint64_t ended_at;                  /* in pyrefs.order */
-    uint8_t kind;                       /* enum pyrefs_class */
+    struct pyref *suspect_of;           /* ended amid a doubtful farewell; or NULL */
+    struct pyrefs_session *suspect_prev, *suspect_next;
+    uint64_t ended_at; /* in pyrefs.order */
+    uint8_t kind;      /* enum pyrefs_class */
     bool judged;
     bool cleared; /* in limbo: a farewell was its own */
     bool asked;   /* it was looked whether it is a forked child */
@@ -71,6 +77,7 @@ struct pyrefs_session {
 struct pyrefs_farewell {
     struct pyrefs_farewell *prev, *next;
     struct pyrefs_host *host; /* NULL: not listed */
+    struct pyref *doubtful;   /* it may be the last step of a row of this object */
     uint64_t answered_at;
 };
 
@@ -88,14 +95,16 @@ enum pyrefs_class pyrefs_classify(const void *name, size_t len);
 /* Requests as they arrive. Without memory they do nothing: a forked child is not judged then. */
 void pyrefs_create(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object, uint64_t now_ms);
 void pyrefs_incref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object, uint64_t now_ms);
-void pyrefs_decref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object, uint64_t now_ms);
 
 /* A decref has been answered; its connection stays open until the client closes it. TQ_ENOMEM: it is not
- * listed, and its session will count as dead. */
-int pyrefs_farewell_begin(struct pyrefs *r, struct pyrefs_farewell *f, const struct pyrefs_addr *addr);
-/* That connection has ended, or lasted too long. Fine when it is not listed. Then ask pyrefs_next_decided
- * until it gives NULL. */
-void pyrefs_farewell_end(struct pyrefs *r, struct pyrefs_farewell *f);
+ * listed, and its session will count as dead. Then ask pyrefs_next_decided until it gives NULL: the decref
+ * may have cleared a suspect. */
+int pyrefs_farewell_begin(struct pyrefs *r, struct pyrefs_farewell *f, const struct pyrefs_addr *addr,
+                          uint64_t object, uint64_t now_ms);
+/* That connection has ended, or lasted too long. Fine when it is not listed. Gives the session that is a
+ * suspect from now on, or NULL: it died if nothing has cleared it PYREFS_ROW_MS later. Then ask
+ * pyrefs_next_decided until it gives NULL. */
+struct pyrefs_session *pyrefs_farewell_end(struct pyrefs *r, struct pyrefs_farewell *f);
 /* The next session whose limbo is over: out of it, with its verdict (LEFT or DIED). */
 struct pyrefs_session *pyrefs_next_decided(struct pyrefs *r, enum pyrefs_verdict *ret_verdict);
 
@@ -106,7 +115,7 @@ void pyrefs_session_use(struct pyrefs *r, struct pyrefs_session *s, const struct
 /* The session's socket has ended. */
 enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s,
                                        const struct pyrefs_addr *addr);
-/* Takes a session out of its limbo (the daemon stops); fine when it is in none. */
+/* Takes a session out of its limbo (a suspect's time is over, the daemon stops); fine when it is in none. */
 void pyrefs_session_forget(struct pyrefs *r, struct pyrefs_session *s);
 
 #endif

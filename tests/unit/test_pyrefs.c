@@ -38,7 +38,7 @@ static int teardown(void **state)
 static void answer_decref(struct pyrefs_farewell *f)
 {
     memset(f, 0, sizeof(*f));
-    assert_int_equal(pyrefs_farewell_begin(&refs, f, &host), TQ_OK);
+    assert_int_equal(pyrefs_farewell_begin(&refs, f, &host, TASK, now++), TQ_OK);
 }
 
 static void open_main(struct pyrefs_session *s)
@@ -76,7 +76,7 @@ static void clean_exit_is_left(void **state)
     open_main(&s);
     answer_decref(&f);
     assert_int_equal(end(&s), PYREFS_UNSURE);
-    pyrefs_farewell_end(&refs, &f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
     expect_decided(&s, PYREFS_LEFT);
     expect_nothing_decided();
 }
@@ -98,7 +98,7 @@ static void decref_of_a_creation_excuses_nobody(void **state)
     (void)state;
     open_main(&s);
     answer_decref(&f); /* another process makes a proxy: its decref ends, and no session of its own does */
-    pyrefs_farewell_end(&refs, &f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
     expect_nothing_decided();
     assert_int_equal(end(&s), PYREFS_DIED);
 }
@@ -117,10 +117,10 @@ static void session_that_ended_before_the_answer_died(void **state)
     assert_int_equal(end(&killed), PYREFS_UNSURE);
     answer_decref(&late);
     assert_int_equal(end(&leaver), PYREFS_UNSURE);
-    pyrefs_farewell_end(&refs, &late);
+    assert_null(pyrefs_farewell_end(&refs, &late));
     expect_decided(&leaver, PYREFS_LEFT);
     expect_nothing_decided(); /* the early one may still be the killed one's */
-    pyrefs_farewell_end(&refs, &early);
+    assert_null(pyrefs_farewell_end(&refs, &early));
     expect_decided(&killed, PYREFS_LEFT);
 }
 
@@ -137,7 +137,7 @@ static void death_beside_a_farewell(void **state)
     answer_decref(&f);
     assert_int_equal(end(&killed), PYREFS_UNSURE);
     assert_int_equal(end(&leaver), PYREFS_UNSURE);
-    pyrefs_farewell_end(&refs, &f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
     expect_decided(&killed, PYREFS_DIED);
     expect_decided(&leaver, PYREFS_LEFT);
     expect_nothing_decided();
@@ -155,11 +155,31 @@ static void two_leave_at_once(void **state)
     answer_decref(&fb);
     assert_int_equal(end(&a), PYREFS_UNSURE);
     assert_int_equal(end(&b), PYREFS_UNSURE);
-    pyrefs_farewell_end(&refs, &fa);
+    assert_null(pyrefs_farewell_end(&refs, &fa));
     expect_decided(&b, PYREFS_LEFT); /* whichever: both left */
     expect_nothing_decided();
-    pyrefs_farewell_end(&refs, &fb);
+    assert_null(pyrefs_farewell_end(&refs, &fb));
     expect_decided(&a, PYREFS_LEFT);
+}
+
+/* The first one's farewell ends late, after the second one has left, too. */
+static void two_leave_one_after_the_other(void **state)
+{
+    struct pyrefs_session a, b;
+    struct pyrefs_farewell fa, fb;
+
+    (void)state;
+    open_main(&a);
+    open_main(&b);
+    answer_decref(&fa);
+    assert_int_equal(end(&a), PYREFS_UNSURE);
+    answer_decref(&fb);
+    assert_int_equal(end(&b), PYREFS_UNSURE);
+    assert_null(pyrefs_farewell_end(&refs, &fa));
+    expect_decided(&a, PYREFS_LEFT);
+    expect_nothing_decided();
+    assert_null(pyrefs_farewell_end(&refs, &fb));
+    expect_decided(&b, PYREFS_LEFT);
 }
 
 /* A thread drops its last proxy: the farewell is its own and must not excuse a process that is killed. */
@@ -174,7 +194,7 @@ static void farewell_of_a_thread_is_its_own(void **state)
     answer_decref(&f);
     assert_int_equal(end(&killed), PYREFS_UNSURE);
     assert_int_equal(end(&thread), PYREFS_UNSURE);
-    pyrefs_farewell_end(&refs, &f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
     expect_decided(&killed, PYREFS_DIED);
     expect_decided(&thread, PYREFS_LEFT);
 }
@@ -186,11 +206,11 @@ static void farewell_from_elsewhere_does_not_count(void **state)
 
     (void)state;
     open_main(&s);
-    assert_int_equal(pyrefs_farewell_begin(&refs, &f, &other_host), TQ_OK);
+    assert_int_equal(pyrefs_farewell_begin(&refs, &f, &other_host, TASK, now), TQ_OK);
     assert_int_equal(end(&s), PYREFS_DIED);
-    pyrefs_farewell_end(&refs, &f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
     expect_nothing_decided();
-    pyrefs_farewell_end(&refs, &f); /* repeatable */
+    assert_null(pyrefs_farewell_end(&refs, &f)); /* repeatable */
 }
 
 static void threads_and_pools_are_not_judged(void **state)
@@ -204,11 +224,75 @@ static void threads_and_pools_are_not_judged(void **state)
     assert_int_equal(end(&s), PYREFS_LEFT);
 }
 
-static void make_proxy(void)
+static void begin_proxy(void)
 {
     pyrefs_create(&refs, &host, TASK, now++);
     pyrefs_incref(&refs, &host, TASK, now++);
-    pyrefs_decref(&refs, &host, TASK, now++);
+}
+
+static void make_proxy(void)
+{
+    struct pyrefs_farewell f;
+
+    begin_proxy();
+    answer_decref(&f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
+}
+
+/* A process is killed just while another one makes a proxy. */
+static void kill_amid_a_creation_is_death(void **state)
+{
+    struct pyrefs_session s;
+    struct pyrefs_farewell f;
+
+    (void)state;
+    open_main(&s);
+    begin_proxy();
+    answer_decref(&f); /* the last step of the creation */
+    assert_int_equal(end(&s), PYREFS_UNSURE);
+    assert_ptr_equal(pyrefs_farewell_end(&refs, &f), &s);
+    expect_nothing_decided();
+    make_proxy(); /* further creations explain their own decrefs */
+    expect_nothing_decided();
+    pyrefs_session_forget(&refs, &s); /* its time is over */
+    expect_nothing_decided();
+}
+
+/* A process leaves just while another one makes a proxy: its farewell is taken for the last step of that. */
+static void exit_amid_a_creation_is_left(void **state)
+{
+    struct pyrefs_session s;
+    struct pyrefs_farewell own, creation;
+
+    (void)state;
+    open_main(&s);
+    begin_proxy();
+    answer_decref(&own);
+    assert_int_equal(end(&s), PYREFS_UNSURE);
+    assert_ptr_equal(pyrefs_farewell_end(&refs, &own), &s);
+    expect_nothing_decided();
+    answer_decref(&creation); /* one more than the row explains */
+    expect_decided(&s, PYREFS_LEFT);
+    expect_nothing_decided();
+    assert_null(pyrefs_farewell_end(&refs, &creation));
+}
+
+/* The creation's own decref came first: the leaver's is a plain farewell. */
+static void exit_after_a_creation_is_left(void **state)
+{
+    struct pyrefs_session s;
+    struct pyrefs_farewell own, creation;
+
+    (void)state;
+    open_main(&s);
+    begin_proxy();
+    answer_decref(&creation);
+    answer_decref(&own);
+    assert_int_equal(end(&s), PYREFS_UNSURE);
+    assert_null(pyrefs_farewell_end(&refs, &own));
+    expect_decided(&s, PYREFS_LEFT);
+    assert_null(pyrefs_farewell_end(&refs, &creation));
+    expect_nothing_decided();
 }
 
 static void open_child(struct pyrefs_session *child)
@@ -233,7 +317,7 @@ static void forked_child_is_judged(void **state)
     open_child(&child);
     answer_decref(&f);
     assert_int_equal(end(&child), PYREFS_UNSURE);
-    pyrefs_farewell_end(&refs, &f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
     expect_decided(&child, PYREFS_LEFT);
 }
 
@@ -250,11 +334,13 @@ static void spawned_child_is_not_judged(void **state)
 static void forked_child_that_never_calls_leaves_no_trace(void **state)
 {
     struct pyrefs_session spawned;
+    struct pyrefs_farewell f;
 
     (void)state;
     make_proxy();
     pyrefs_incref(&refs, &host, TASK, now++);
-    pyrefs_decref(&refs, &host, TASK, now++);
+    answer_decref(&f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
     open_child(&spawned);
     assert_int_equal(end(&spawned), PYREFS_LEFT);
 }
@@ -338,7 +424,7 @@ static void daemon_stops_amid_a_farewell(void **state)
     assert_int_equal(end(&s), PYREFS_UNSURE);
     pyrefs_session_forget(&refs, &s);
     pyrefs_session_forget(&refs, &s); /* repeatable */
-    pyrefs_farewell_end(&refs, &f);
+    assert_null(pyrefs_farewell_end(&refs, &f));
     expect_nothing_decided();
 }
 
@@ -353,16 +439,16 @@ static void without_memory_it_is_a_death(void **state)
 
         open_main(&s);
         tq_mem_fail_after(n, 1);
-        rv = pyrefs_farewell_begin(&refs, &f, &host);
+        rv = pyrefs_farewell_begin(&refs, &f, &host, TASK, now);
         tq_mem_fail_after(-1, 0);
         if (rv == TQ_OK) {
             assert_int_equal(end(&s), PYREFS_UNSURE);
-            pyrefs_farewell_end(&refs, &f);
+            assert_null(pyrefs_farewell_end(&refs, &f));
             expect_decided(&s, PYREFS_LEFT);
             break;
         }
         assert_int_equal(rv, TQ_ENOMEM);
-        pyrefs_farewell_end(&refs, &f);
+        assert_null(pyrefs_farewell_end(&refs, &f));
         assert_int_equal(end(&s), PYREFS_DIED);
     }
 }
@@ -377,9 +463,13 @@ int main(void)
         T(session_that_ended_before_the_answer_died),
         T(death_beside_a_farewell),
         T(two_leave_at_once),
+        T(two_leave_one_after_the_other),
         T(farewell_of_a_thread_is_its_own),
         T(farewell_from_elsewhere_does_not_count),
         T(threads_and_pools_are_not_judged),
+        T(kill_amid_a_creation_is_death),
+        T(exit_amid_a_creation_is_left),
+        T(exit_after_a_creation_is_left),
         T(forked_child_is_judged),
         T(spawned_child_is_not_judged),
         T(forked_child_that_never_calls_leaves_no_trace),

@@ -21,8 +21,7 @@ class ManagerProtocol(unittest.TestCase):
 
     def setUp(self):
         for q in (self.m.get_task_queue(), self.m.get_result_queue(), self.m.mine()):
-            while not q.empty():  # what a test that failed has left
-                q.get()
+            self.assertTrue(q.empty(), 'an item of an earlier test came back, or that test failed')
 
     def test_connect_again_and_again(self):
         for _ in range(5):
@@ -189,14 +188,14 @@ class ManagerProtocol(unittest.TestCase):
         results = self.m.get_result_queue()
 
         def square():
-            n = q.get()
+            n = q.get(timeout=30)
             results.put(n * n)
         threads = [threading.Thread(target=square) for _ in range(8)]
         for thread in threads:
             thread.start()
         for n in range(8):
             q.put(n)
-        self.assertEqual(sorted(results.get() for _ in range(8)), [n * n for n in range(8)])
+        self.assertEqual(sorted(results.get(timeout=30) for _ in range(8)), [n * n for n in range(8)])
         for thread in threads:
             thread.join()
 
