@@ -191,28 +191,44 @@ static void clear_suspect(struct pyrefs *r, struct pyref *ref)
     r->ended = s->limbo; /* pyrefs_next_decided brings it */
 }
 
-/* What is this decref? True: a farewell, perhaps; *ret_doubtful: or the last step of a row of that object. */
-static bool may_be_farewell(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object,
-                            uint64_t now_ms, struct pyref **ret_doubtful)
+/* One decref more than the rows explain: one of those that were taken for a row's last step was a farewell.
+ * Whose, is not known; the one that waited longest has it. */
+static void clear_doubt(struct pyrefs *r, struct pyrefs_host *host, struct pyref *ref)
 {
-    struct pyref *ref = lookup(r, addr, object, now_ms, false);
+    struct pyrefs_farewell *f;
 
-    *ret_doubtful = NULL;
+    if (ref->suspects != NULL) {
+        clear_suspect(r, ref);
+        return;
+    }
+    DL_FOREACH(host->farewells, f)
+    {
+        if (f->doubtful == ref) {
+            f->doubtful = NULL;
+            ref->pins--;
+            return;
+        }
+    }
+}
+
+/* The object of which this decref may be the last step of a row; NULL: it is a farewell. */
+static struct pyref *row_ended_by(struct pyrefs *r, struct pyrefs_host *host, uint64_t object,
+                                  uint64_t now_ms)
+{
+    struct pyref *ref = lookup(r, &host->addr, object, now_ms, false);
+
     if (ref == NULL)
-        return true;
+        return NULL;
     if (ref->rows > 0) {
         ref->rows--;
         ref->row_at_ms = now_ms;
-        *ret_doubtful = ref;
-        return true;
+        return ref;
     }
-    if (ref->suspects != NULL) {
-        clear_suspect(r, ref); /* this is the row's last step, so that one was a farewell */
-        return false;
-    }
+    if (ref->pins > 0)
+        clear_doubt(r, host, ref);
     if (ref->bare_increfs > 0)
         ref->bare_increfs--; /* perhaps a forked child that never called anything: one less to be judged */
-    return true;
+    return NULL;
 }
 
 static struct pyrefs_host *get_host(struct pyrefs *r, const struct pyrefs_addr *addr)
@@ -236,19 +252,15 @@ static struct pyrefs_host *get_host(struct pyrefs *r, const struct pyrefs_addr *
 int pyrefs_farewell_begin(struct pyrefs *r, struct pyrefs_farewell *f, const struct pyrefs_addr *addr,
                           uint64_t object, uint64_t now_ms)
 {
-    struct pyref *doubtful;
-    struct pyrefs_host *host;
+    struct pyrefs_host *host = get_host(r, addr);
 
-    if (!may_be_farewell(r, addr, object, now_ms, &doubtful))
-        return TQ_OK;
-    host = get_host(r, addr);
     if (host == NULL)
         return TQ_ENOMEM;
+    f->doubtful = row_ended_by(r, host, object, now_ms);
     f->host = host;
     f->answered_at = ++r->order;
-    f->doubtful = doubtful;
-    if (doubtful != NULL)
-        doubtful->pins++;
+    if (f->doubtful != NULL)
+        f->doubtful->pins++;
     DL_APPEND(host->farewells, f);
     return TQ_OK;
 }

@@ -6,6 +6,7 @@ end of file, or asks the server again until a condition holds, each with a gener
 Environment: TASKQ_BUILD   build folder with bin/task-master (default: build)
              TASKQ_PYTHONS interpreters to use, separated by colons (default: pyenv's and python3 of PATH)
 """
+import atexit
 import collections
 import functools
 import glob
@@ -181,6 +182,23 @@ def raise_descriptor_limit(wanted):
 
 # ---- processes ----
 
+_running = set()  # what this runner has started and not yet cleared
+
+
+def _clear_all():
+    for process in list(_running):
+        process.clear()
+
+
+def _on_sigterm(*_):
+    sys.exit(143)  # by way of atexit: a runner whose time is over leaves nothing behind
+
+
+atexit.register(_clear_all)
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
 class Process:
     """A child in a session of its own, with its output as lines that can be waited for."""
 
@@ -194,6 +212,7 @@ class Process:
                                        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         self.pid = self._popen.pid
+        _running.add(self)
         self._readers = [threading.Thread(target=self._read, args=(which,), daemon=True)
                          for which in ('stdout', 'stderr')]
         for reader in self._readers:
@@ -295,6 +314,9 @@ class Process:
 
     def clear(self):
         """Kills it and whatever it started; the end of a test."""
+        if self not in _running:
+            return  # cleared before: its number may be another process's by now
+        _running.discard(self)
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:

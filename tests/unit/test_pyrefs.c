@@ -277,6 +277,24 @@ static void exit_amid_a_creation_is_left(void **state)
     assert_null(pyrefs_farewell_end(&refs, &creation));
 }
 
+/* The same, and the creation's last step comes before the leaver's close. */
+static void creation_ends_before_the_leaver(void **state)
+{
+    struct pyrefs_session s;
+    struct pyrefs_farewell own, creation;
+
+    (void)state;
+    open_main(&s);
+    begin_proxy();
+    answer_decref(&own);
+    answer_decref(&creation);
+    assert_int_equal(end(&s), PYREFS_UNSURE);
+    assert_null(pyrefs_farewell_end(&refs, &own));
+    expect_decided(&s, PYREFS_LEFT);
+    assert_null(pyrefs_farewell_end(&refs, &creation));
+    expect_nothing_decided();
+}
+
 /* The creation's own decref came first: the leaver's is a plain farewell. */
 static void exit_after_a_creation_is_left(void **state)
 {
@@ -469,6 +487,7 @@ int main(void)
         T(threads_and_pools_are_not_judged),
         T(kill_amid_a_creation_is_death),
         T(exit_amid_a_creation_is_left),
+        T(creation_ends_before_the_leaver),
         T(exit_after_a_creation_is_left),
         T(forked_child_is_judged),
         T(spawned_child_is_not_judged),
