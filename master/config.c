@@ -348,6 +348,10 @@ int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_
          .help =
              "declare a queue: kind=fifo|lifo|priority, maxsize=N, ack=auto|explicit|get, "
              "typeid=ID (a further name for Python's register); task_queue and result_queue always exist"},
+        {.name = "memory",
+         .type = TQ_OPT_FLAG,
+         .flag = &c->memory,
+         .help = "keep all in memory, which is what this version does in any case"},
         {.name = "allow-shutdown",
          .type = TQ_OPT_FLAG,
          .flag = &c->allow_shutdown,

@@ -37,6 +37,7 @@ struct config {
     char authkey_warning[TQ_OPT_ERROR_MAX];
     bool allow_weak_authkey;
     bool allow_shutdown;
+    bool memory; /* said so; there is no other mode yet */
     bool refuse_md5;
     bool wait_pipelined; /* a request behind a parked call waits instead of canceling it */
     uint64_t demo_count;

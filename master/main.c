@@ -81,5 +81,9 @@ int main(int argc, char **argv)
     }
     config_deinit(&config);
     tq_digest_cleanup();
+    if (status == EXIT_SUCCESS && (fflush(stdout) != 0 || ferror(stdout))) {
+        fprintf(stderr, "task-master: stdout could not be written to: is its disk full?\n");
+        status = EXIT_FAILURE;
+    }
     return status;
 }

@@ -261,7 +261,7 @@ static int open_core(struct server *s, char err[TQ_OPT_ERROR_MAX])
 
 static void on_signal(uv_signal_t *signal, int number)
 {
-    server_stop(signal->data, number == SIGINT ? "SIGINT" : "SIGTERM", 0);
+    server_stop(signal->data, number == SIGINT ? "SIGINT" : number == SIGHUP ? "SIGHUP" : "SIGTERM", 0);
 }
 
 static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
@@ -275,11 +275,12 @@ static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
         return TQ_EIO;
     }
     (void)uv_signal_init(s->loop, &s->sigint);
+    (void)uv_signal_init(s->loop, &s->sighup);
     (void)uv_timer_init(s->loop, &s->timer);
     (void)uv_prepare_init(s->loop, &s->prepare);
     (void)uv_check_init(s->loop, &s->check);
     s->handles_open = true;
-    s->timer.data = s->prepare.data = s->check.data = s->sigterm.data = s->sigint.data = s;
+    s->timer.data = s->prepare.data = s->check.data = s->sigterm.data = s->sigint.data = s->sighup.data = s;
     rv = uv_prepare_start(&s->prepare, on_prepare);
     if (rv == 0)
         rv = uv_check_start(&s->check, on_check);
@@ -287,6 +288,8 @@ static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
         rv = uv_signal_start(&s->sigterm, on_signal, SIGTERM);
     if (rv == 0)
         rv = uv_signal_start(&s->sigint, on_signal, SIGINT);
+    if (rv == 0)
+        rv = uv_signal_start(&s->sighup, on_signal, SIGHUP);
     /* Set from the start, so that moving it cannot fail when the stop comes. */
     if (rv == 0 && tq_deadline_set(&s->deadlines, &s->drain_deadline, UINT64_MAX) != TQ_OK)
         rv = UV_ENOMEM;
@@ -308,10 +311,17 @@ static void banner(const struct server *s, char texts[CONFIG_LISTEN_MAX][80])
         tq_log(TQ_LOG_INFO, "LISTEN", "address=%s", texts[i]);
     for (unsigned i = 0; i < c->queue_count; i++) {
         const struct config_queue *q = &c->queues[i];
+        char more[512] = "";
+        size_t len = 0;
+        char quoted[BROKER_QUEUE_NAME_MAX + 1];
 
-        tq_log(TQ_LOG_INFO, "QUEUE", "name=%s kind=%s ack=%s maxsize=%lld typeids=%s,get_%s%s%s", q->name,
+        for (unsigned t = 0; t < q->typeid_count && len < sizeof(more); t++)
+            len +=
+                (size_t)snprintf(more + len, sizeof(more) - len, ",%s",
+                                 tq_log_quote(quoted, sizeof(quoted), q->typeids[t], strlen(q->typeids[t])));
+        tq_log(TQ_LOG_INFO, "QUEUE", "name=%s kind=%s ack=%s maxsize=%lld typeids=%s,get_%s%s", q->name,
                kind_names[q->conf.kind], ack_names[q->conf.ack], (long long)q->conf.maxsize, q->name, q->name,
-               q->typeid_count > 0 ? "," : "", q->typeid_count > 0 ? q->typeids[0] : "");
+               more);
     }
     tq_log(TQ_LOG_INFO, "MODE", "durability=memory: what is queued is gone when this process ends");
     if (c->authkey_warning[0] != '\0')
@@ -402,6 +412,7 @@ void server_close(struct server *s)
     close_handle((uv_handle_t *)&s->check);
     close_handle((uv_handle_t *)&s->sigterm);
     close_handle((uv_handle_t *)&s->sigint);
+    close_handle((uv_handle_t *)&s->sighup);
 }
 
 static bool replies_pending(const struct server *s)

@@ -44,6 +44,7 @@ struct server {
     uv_check_t check;
     uv_signal_t sigterm;
     uv_signal_t sigint;
+    uv_signal_t sighup;   /* its terminal is gone: the same as SIGTERM */
     uint64_t timer_at_ms; /* what the timer is set to; UINT64_MAX: stopped */
     struct tq_deadlines deadlines;
     struct tq_deadline drain_deadline;

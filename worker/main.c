@@ -1,5 +1,6 @@
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/digest.h"
@@ -274,7 +275,7 @@ int main(int argc, char **argv)
         return status - 1;
     if (tq_opt_authkey(o.authkey_file, o.authkey, &key, &key_len, err, warn) != TQ_OK) {
         fprintf(stderr, "task-worker: %s\n", err);
-        return EXIT_USAGE;
+        return EXIT_FAILURE; /* the command line is right, the key is not to be had */
     }
     if (warn[0] != '\0')
         fprintf(stderr, "task-worker: warning: %s\n", warn);
