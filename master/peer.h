@@ -1,27 +1,16 @@
 /* One connection to the master.
  *
  *   HANDSHAKE --open--> FIRST --control request--> CLOSING (after its reply)
- *       |                 |---------decref--------> FAREWELL --eof--> CLOSING
- *       |                 |----accept_connection--> SESSION --eof--> CLOSING or LIMBO --> gone
+ *       |                 |----accept_connection--> SESSION --eof--> CLOSING
  *       |--wrong answer--> REFUSED --delay--> CLOSING
  *
- * FAREWELL: a decref was answered; when the client ends the connection tells who left cleanly (pyrefs.h).
- * LIMBO: the socket is closed, but whether the client left cleanly is not decided yet.
  * Any state may go to CLOSING: peer_close is repeatable, and the memory goes in the close callback. */
 #ifndef MASTER_PEER_H
 #define MASTER_PEER_H
 
 #include "master/server.h"
 
-enum peer_state {
-    PEER_HANDSHAKE,
-    PEER_REFUSED,
-    PEER_FIRST,
-    PEER_FAREWELL,
-    PEER_SESSION,
-    PEER_LIMBO,
-    PEER_CLOSING
-};
+enum peer_state { PEER_HANDSHAKE, PEER_REFUSED, PEER_FIRST, PEER_SESSION, PEER_CLOSING };
 
 struct peer_write; /* bytes that the socket did not take at once */
 
@@ -33,8 +22,7 @@ struct peer {
     bool call_overflow;       /* the running call's Empty or Full becomes OverflowError */
     bool close_after_write;
     bool reading;
-    bool resuming; /* in server.resuming */
-    bool handle_closed;
+    bool resuming;        /* in server.resuming */
     bool wants_delivered; /* the pending write is the reply of a get */
     struct server *server;
     struct peer *prev, *next;
@@ -43,10 +31,7 @@ struct peer {
     struct tq_session session;
     struct tq_deadline deadline;
     struct halfopen_entry halfopen;
-    union {
-        struct pyrefs_session refs;      /* from SESSION on */
-        struct pyrefs_farewell farewell; /* FAREWELL */
-    };
+    struct pyrefs_session refs;
     struct halfopen_addr addr;
     uint16_t port;
     struct peer_write *write; /* NULL: nothing pending */
@@ -58,15 +43,8 @@ struct peer {
 void peer_accept(struct server *s, uv_stream_t *listener);
 /* Closes; `why` goes to the debug log. Repeatable. */
 void peer_close(struct peer *p, const char *why);
-/* Closes without waiting for a verdict (the daemon stops). */
-void peer_kill(struct peer *p);
 /* Goes on with the input of peers whose replies have gone out; called once a turn of the loop. */
 void peer_resume_all(struct server *s);
-/* Carries out what ended farewells decide; called once a turn of the loop, when all its reads are done and
- * before closed peers are freed. */
-void peer_part_all(struct server *s);
-/* The verdict on a peer in limbo has been carried out: its memory may go. */
-void peer_limbo_done(struct peer *p);
 /* peer_on_deadline comes in so many ms, unless it is set anew. */
 void peer_set_deadline(struct peer *p, uint64_t in_ms);
 /* A deadline of the peer came due. */

@@ -8,9 +8,6 @@
 #include "master/pycall.h"
 
 #define SHOWN_MAX 120
-/* A client ends the connection of a decref by itself, within microseconds unless its machine is very busy;
- * one that does not is cut. */
-#define FAREWELL_MS 5000
 
 /* ---- replies ---- */
 
@@ -59,22 +56,11 @@ static void reply_key_error(struct peer *p, struct tq_span name, const char *hin
     reply_traceback(p, text);
 }
 
-static struct peer *peer_of_refs(struct pyrefs_session *refs)
-{
-    return (struct peer *)(void *)((char *)refs - offsetof(struct peer, refs));
-}
-
 /* ---- control requests: one to a connection ---- */
 
 static uint64_t now_ms(const struct peer *p)
 {
     return server_now_ms(p->server);
-}
-
-static const struct pyrefs_addr *refs_addr(const struct peer *p)
-{
-    _Static_assert(sizeof(struct pyrefs_addr) == sizeof(struct halfopen_addr), "both are 16 bytes");
-    return (const struct pyrefs_addr *)(const void *)&p->addr;
 }
 
 static bool str_arg(const struct tq_py_request *r, uint32_t i, struct tq_span *ret)
@@ -95,10 +81,14 @@ static void control_dummy(struct peer *p, const struct tq_py_request *r)
 
 static void reply_created(struct peer *p, struct pyobject *o)
 {
+    struct server *s = p->server;
+    char ident[PYREGISTRY_IDENT_MAX];
+    struct pyrefs_key key = {.object = o->number, .serial = pyregistry_next_ident(s->registry, o, ident)};
+
     o->refcount++;
-    pyrefs_create(&p->server->refs, refs_addr(p), o->number, now_ms(p));
-    (void)send_scratch(p, tq_py_reply_created(scratch(p), tq_span(o->ident, o->ident_len), pymethod_exposed,
-                                              PYMETHOD_EXPOSED_COUNT));
+    pyrefs_create(&s->refs, key);
+    (void)send_scratch(
+        p, tq_py_reply_created(scratch(p), tq_span_str(ident), pymethod_exposed, PYMETHOD_EXPOSED_COUNT));
 }
 
 static void create_made(struct peer *p, const struct tq_py_request *r)
@@ -168,68 +158,53 @@ static void control_create(struct peer *p, const struct tq_py_request *r)
     reply_created(p, o);
 }
 
-static struct pyobject *object_arg(struct peer *p, const struct tq_py_request *r, struct tq_span *ret_ident)
+static struct pyobject *object_arg(struct peer *p, const struct tq_py_request *r, struct pyrefs_key *ret_key)
 {
+    struct tq_span ident;
     struct pyobject *o;
 
-    if (!str_arg(r, 0, ret_ident)) {
+    if (!str_arg(r, 0, &ident)) {
         reply_traceback(p, "TypeError: the ident of an object is missing");
         return NULL;
     }
-    o = pyregistry_by_ident(p->server->registry, *ret_ident);
+    o = pyregistry_by_ident(p->server->registry, ident, &ret_key->serial);
     if (o == NULL)
-        reply_key_error(p, *ret_ident, "this task-master has no such object (any more)");
+        reply_key_error(p, ident, "this task-master has no such object (any more)");
+    else
+        ret_key->object = o->number;
     return o;
 }
 
 static void control_incref(struct peer *p, const struct tq_py_request *r)
 {
-    struct tq_span ident;
-    struct pyobject *o = object_arg(p, r, &ident);
+    struct pyrefs_key key;
+    struct pyobject *o = object_arg(p, r, &key);
 
     if (o == NULL)
         return;
     o->refcount++;
-    pyrefs_incref(&p->server->refs, refs_addr(p), o->number, now_ms(p));
+    pyrefs_incref(&p->server->refs, key);
     reply_none(p);
-}
-
-static void settle_farewells(struct server *s)
-{
-    struct pyrefs_session *decided;
-    enum pyrefs_verdict verdict;
-
-    while ((decided = pyrefs_next_decided(&s->refs, &verdict)) != NULL) {
-        struct peer *left = peer_of_refs(decided);
-
-        pydialect_limbo_over(left, verdict == PYREFS_LEFT ? BROKER_CLOSE_ACK : BROKER_CLOSE_RETURN);
-    }
 }
 
 static void control_decref(struct peer *p, const struct tq_py_request *r)
 {
     struct server *s = p->server;
-    struct tq_span ident;
-    struct pyobject *o = object_arg(p, r, &ident);
-    uint64_t number = o != NULL ? o->number : 0;
+    struct pyrefs_key key;
+    struct pyobject *o = object_arg(p, r, &key);
 
-    if (o != NULL) {
-        if (o->refcount > 0)
-            o->refcount--;
-        reply_none(p);
-        if (o->refcount == 0 && !o->declared) {
-            struct broker_queue *queue = o->queue;
-
-            pyregistry_drop(s->registry, o);
-            server_remove_queue(s, queue);
-        }
-    }
-    if (p->state != PEER_FIRST || p->write != NULL ||
-        pyrefs_farewell_begin(&s->refs, &p->farewell, refs_addr(p), number, now_ms(p)) != TQ_OK)
+    if (o == NULL)
         return;
-    peer_set_state(p, PEER_FAREWELL);
-    peer_set_deadline(p, FAREWELL_MS);
-    settle_farewells(s);
+    if (o->refcount > 0)
+        o->refcount--;
+    pyrefs_decref(&s->refs, key, now_ms(p));
+    reply_none(p);
+    if (o->refcount == 0 && !o->declared) {
+        struct broker_queue *queue = o->queue;
+
+        pyregistry_drop(s->registry, o);
+        server_remove_queue(s, queue);
+    }
 }
 
 static void control_accept(struct peer *p, const struct tq_py_request *r)
@@ -262,13 +237,14 @@ static void control_get_methods(struct peer *p, const struct tq_py_request *r)
     struct tq_pk_range *parts = NULL;
     struct tq_pk_value v = {.kind = TQ_PK_NONE};
     uint32_t count = 0;
+    uint64_t serial;
 
     /* the argument is a Token: an object whose state is (typeid, address, id) */
     if (r->arg_count != 1 || tq_pk_reduce_args(&r->pickle, r->args[0], true, &state) != 0 ||
         tq_pk_children(&r->pickle, state, &parts, &count) != 0 || count != 3 ||
         tq_pk_decode(&r->pickle, parts[2], &v) != 0 || v.kind != TQ_PK_STR)
         reply_traceback(p, "TypeError: get_methods() needs a Token");
-    else if (pyregistry_by_ident(p->server->registry, v.bytes) == NULL)
+    else if (pyregistry_by_ident(p->server->registry, v.bytes, &serial) == NULL)
         reply_key_error(p, v.bytes, "this task-master has no such object (any more)");
     else
         (void)send_scratch(p, tq_py_reply_names(scratch(p), pymethod_exposed, PYMETHOD_EXPOSED_COUNT));
@@ -468,7 +444,8 @@ static void call(struct peer *p, const struct tq_py_request *r)
 {
     struct server *s = p->server;
     enum pymethod method = pymethod_by_name(r->function);
-    struct pyobject *o = r->ident_none ? NULL : pyregistry_by_ident(s->registry, r->ident);
+    struct pyrefs_key key = {0};
+    struct pyobject *o = r->ident_none ? NULL : pyregistry_by_ident(s->registry, r->ident, &key.serial);
     struct pycall c;
     char text[PYCALL_TEXT_MAX];
 
@@ -483,7 +460,8 @@ static void call(struct peer *p, const struct tq_py_request *r)
         not_exposed(p, r->function);
         return;
     }
-    pyrefs_session_use(&s->refs, &p->refs, refs_addr(p), o->number, now_ms(p));
+    key.object = o->number;
+    pyrefs_session_use(&s->refs, &p->refs, key, method == PY_METHOD_GET || method == PY_METHOD_GET_NOWAIT);
     if (pycall_bind(&c, r, method, text) != 0)
         reply_error(p, TQ_PY_TYPE_ERROR, text);
     else if (method == PY_METHOD_PUT || method == PY_METHOD_PUT_NOWAIT || method == PY_METHOD_GET ||
@@ -635,52 +613,20 @@ static void close_session(struct peer *p, enum broker_close_mode mode)
     (void)server_step(p->server, &ev);
 }
 
-static void end_session(struct peer *p, enum pyrefs_verdict verdict)
+void pydialect_closed(struct peer *p)
 {
     const struct broker_queue *queue;
-    uint32_t held = broker_session_held(&p->endpoint.session, &queue);
+    uint32_t held;
 
-    if (verdict == PYREFS_LEFT) {
+    if (!p->broker_open)
+        return;
+    held = broker_session_held(&p->endpoint.session, &queue);
+    if (pyrefs_session_end(&p->server->refs, &p->refs, held > 0, now_ms(p)) == PYREFS_LEFT) {
         close_session(p, BROKER_CLOSE_ACK);
         return;
     }
-    if (held > 0) {
-        p->server->counters.returned_items += held;
-        tq_log(TQ_LOG_INFO, "WORKER-DIED", "peer=%s items=%u: back to the front of their queue", peer_text(p),
-               held);
-    }
+    p->server->counters.returned_items += held;
+    tq_log(TQ_LOG_INFO, "WORKER-DIED", "peer=%s items=%u: back to the front of their queue", peer_text(p),
+           held);
     close_session(p, BROKER_CLOSE_RETURN);
-}
-
-bool pydialect_closed(struct peer *p)
-{
-    struct broker_event cancel = {.kind = BROKER_CANCEL, .session = &p->endpoint.session};
-    enum pyrefs_verdict verdict;
-
-    if (!p->broker_open)
-        return false;
-    verdict = pyrefs_session_end(&p->server->refs, &p->refs, refs_addr(p));
-    if (verdict == PYREFS_UNSURE) {
-        (void)server_step(p->server, &cancel); /* a call that waits ends now in any case */
-        return true;
-    }
-    end_session(p, verdict);
-    return false;
-}
-
-void pydialect_limbo_over(struct peer *p, enum broker_close_mode mode)
-{
-    pyrefs_session_forget(&p->server->refs, &p->refs);
-    end_session(p, mode == BROKER_CLOSE_ACK ? PYREFS_LEFT : PYREFS_DIED);
-    peer_limbo_done(p);
-}
-
-void pydialect_farewell_over(struct peer *p)
-{
-    struct server *s = p->server;
-    struct pyrefs_session *suspect = pyrefs_farewell_end(&s->refs, &p->farewell);
-
-    if (suspect != NULL)
-        peer_set_deadline(peer_of_refs(suspect), PYREFS_ROW_MS);
-    settle_farewells(s);
 }

@@ -5,31 +5,18 @@
 #include <utlist.h>
 
 #include "common/assert.h"
-#include "common/err.h"
 #include "common/hash.h"
 
-struct pyref_key {
-    struct pyrefs_addr addr;
-    uint64_t object;
-};
-
-struct pyref {
-    struct pyref_key key;
-    uint64_t row_at_ms;              /* last step of a row of create, incref, decref */
-    uint32_t creates;                /* rows whose incref must still come */
-    uint32_t rows;                   /* rows whose decref must still come */
-    uint64_t bare_at_ms;             /* the last of those below */
-    uint32_t bare_increfs;           /* increfs without a row: forked children that have not called yet */
-    uint32_t pins;                   /* doubtful farewells and suspects that point here */
-    struct pyrefs_session *suspects; /* oldest first */
-    struct pyref *prev, *next;       /* order of last use */
-    UT_hash_handle hh;
-};
-
-struct pyrefs_host {
-    struct pyrefs_addr addr;
-    struct pyrefs_farewell *farewells; /* open, oldest first */
-    struct pyrefs_session *limbo;      /* oldest first */
+struct pyproxy {
+    struct pyrefs_key key;
+    uint64_t farewell_at_ms;     /* the last of those below */
+    uint32_t live;               /* references that were taken and not given back */
+    uint32_t farewells;          /* decrefs that no session's end was matched with */
+    uint32_t pins;               /* sessions that point here */
+    bool began;                  /* the creation's incref has come */
+    bool made;                   /* the creation's decref has come */
+    bool forked;                 /* there were more increfs than that */
+    struct pyproxy *prev, *next; /* order of last use */
     UT_hash_handle hh;
 };
 
@@ -38,19 +25,24 @@ void pyrefs_init(struct pyrefs *r, size_t max_entries)
     *r = (struct pyrefs){.max = max_entries};
 }
 
+static void forget(struct pyrefs *r, struct pyproxy *x)
+{
+    TQ_ASSERT(x->pins == 0);
+    HASH_DEL(r->table, x);
+    DL_DELETE(r->oldest, x);
+    r->count--;
+    tq_free(x);
+}
+
 void pyrefs_deinit(struct pyrefs *r)
 {
-    struct pyref *ref;
-    struct pyref *next;
+    struct pyproxy *x;
+    struct pyproxy *next;
 
-    TQ_ASSERT(r->hosts == NULL);
-    HASH_CLEAR(hh, r->table);
-    DL_FOREACH_SAFE(r->oldest, ref, next)
+    DL_FOREACH_SAFE(r->oldest, x, next)
     {
-        tq_free(ref);
+        forget(r, x);
     }
-    r->oldest = NULL;
-    r->count = 0;
 }
 
 static bool begins_with(const void *name, size_t len, const char *prefix)
@@ -75,322 +67,162 @@ enum pyrefs_class pyrefs_classify(const void *name, size_t len)
     return PYREFS_CHILD;
 }
 
-/* ---- who was forked: increfs that no create came before ---- */
-
-/* The ceiling: who was not seen for longest is forgotten. */
+/* The ceiling: what was not used for longest, and by no session that is open, is forgotten. */
 static bool make_room(struct pyrefs *r)
 {
     for (unsigned i = 0; i < 64; i++) {
-        struct pyref *ref = r->oldest;
+        struct pyproxy *x = r->oldest;
 
-        DL_DELETE(r->oldest, ref);
-        if (ref->pins == 0) {
-            HASH_DEL(r->table, ref);
-            r->count--;
-            tq_free(ref);
+        if (x->pins == 0) {
+            forget(r, x);
             return true;
         }
-        DL_APPEND(r->oldest, ref);
+        DL_DELETE(r->oldest, x);
+        DL_APPEND(r->oldest, x);
     }
     return false;
 }
 
-static struct pyref *lookup(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object,
-                            uint64_t now_ms, bool create)
+static struct pyproxy *add(struct pyrefs *r, struct pyrefs_key key)
 {
-    struct pyref_key key;
-    struct pyref *ref;
+    struct pyproxy *x;
 
-    memset(&key, 0, sizeof(key));
-    key.addr = *addr;
-    key.object = object;
-    HASH_FIND(hh, r->table, &key, sizeof(key), ref);
-    if (ref == NULL) {
-        if (!create)
-            return NULL;
-        if (r->count >= r->max && !make_room(r))
-            return NULL;
-        ref = tq_calloc(1, sizeof(*ref));
-        if (ref == NULL)
-            return NULL;
-        ref->key = key;
-        HASH_ADD(hh, r->table, key, sizeof(key), ref);
-        if (ref->hh.tbl == NULL) {
-            tq_free(ref);
-            return NULL;
-        }
-        DL_APPEND(r->oldest, ref);
-        r->count++;
-    } else if (ref->next != NULL) {
-        DL_DELETE(r->oldest, ref);
-        DL_APPEND(r->oldest, ref);
+    if (r->count >= r->max && !make_room(r))
+        return NULL;
+    x = tq_calloc(1, sizeof(*x));
+    if (x == NULL)
+        return NULL;
+    x->key = key;
+    HASH_ADD(hh, r->table, key, sizeof(key), x);
+    if (x->hh.tbl == NULL) {
+        tq_free(x);
+        return NULL;
     }
-    if (now_ms - ref->row_at_ms > PYREFS_ROW_MS) {
-        ref->creates = 0;
-        ref->rows = 0;
-    }
-    if (now_ms - ref->bare_at_ms > PYREFS_FORK_MS)
-        ref->bare_increfs = 0;
-    return ref;
+    DL_APPEND(r->oldest, x);
+    r->count++;
+    return x;
 }
 
-void pyrefs_create(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object, uint64_t now_ms)
+/* One that is not known was made before this process started, or has been forgotten: its creation is over. */
+static struct pyproxy *find(struct pyrefs *r, struct pyrefs_key key)
 {
-    struct pyref *ref = lookup(r, addr, object, now_ms, true);
+    struct pyproxy *x;
 
-    if (ref == NULL)
-        return;
-    ref->creates++;
-    ref->row_at_ms = now_ms;
+    HASH_FIND(hh, r->table, &key, sizeof(key), x);
+    if (x == NULL) {
+        x = add(r, key);
+        if (x != NULL)
+            x->began = x->made = true;
+    } else if (x->next != NULL) {
+        DL_DELETE(r->oldest, x);
+        DL_APPEND(r->oldest, x);
+    }
+    return x;
 }
 
-void pyrefs_incref(struct pyrefs *r, const struct pyrefs_addr *addr, uint64_t object, uint64_t now_ms)
+static void forget_if_over(struct pyrefs *r, struct pyproxy *x)
 {
-    struct pyref *ref = lookup(r, addr, object, now_ms, true);
+    if (x->live == 0 && x->pins == 0 && x->made)
+        forget(r, x);
+}
 
-    if (ref == NULL)
+void pyrefs_create(struct pyrefs *r, struct pyrefs_key key)
+{
+    (void)add(r, key);
+}
+
+void pyrefs_incref(struct pyrefs *r, struct pyrefs_key key)
+{
+    struct pyproxy *x = find(r, key);
+
+    if (x == NULL)
         return;
-    if (ref->creates > 0) {
-        ref->creates--;
-        ref->rows++;
-        ref->row_at_ms = now_ms;
+    if (x->live < UINT32_MAX)
+        x->live++;
+    if (x->began)
+        x->forked = true;
+    x->began = true;
+}
+
+void pyrefs_decref(struct pyrefs *r, struct pyrefs_key key, uint64_t now_ms)
+{
+    struct pyproxy *x = find(r, key);
+
+    if (x == NULL)
+        return;
+    if (!x->made) {
+        x->made = true;
     } else {
-        ref->bare_increfs++;
-        ref->bare_at_ms = now_ms;
+        x->farewells++;
+        x->farewell_at_ms = now_ms;
+        if (x->live > 0)
+            x->live--;
     }
+    forget_if_over(r, x);
 }
-
-/* ---- farewells and limbo ---- */
-
-static struct pyrefs_host *find_host(struct pyrefs *r, const struct pyrefs_addr *addr)
-{
-    struct pyrefs_host *host;
-
-    HASH_FIND(hh, r->hosts, addr, sizeof(*addr), host);
-    return host;
-}
-
-static void drop_host_if_idle(struct pyrefs *r, struct pyrefs_host *host)
-{
-    if (host->farewells != NULL || host->limbo != NULL)
-        return;
-    HASH_DEL(r->hosts, host);
-    if (r->ended == host)
-        r->ended = NULL;
-    tq_free(host);
-}
-
-static void clear_suspect(struct pyrefs *r, struct pyref *ref)
-{
-    struct pyrefs_session *s = ref->suspects;
-
-    DL_DELETE2(ref->suspects, s, suspect_prev, suspect_next);
-    ref->pins--;
-    s->suspect_of = NULL;
-    s->cleared = true;
-    r->ended = s->limbo; /* pyrefs_next_decided brings it */
-}
-
-/* One decref more than the rows explain: one of those that were taken for a row's last step was a farewell.
- * Whose, is not known; the one that waited longest has it. */
-static void clear_doubt(struct pyrefs *r, struct pyrefs_host *host, struct pyref *ref)
-{
-    struct pyrefs_farewell *f;
-
-    if (ref->suspects != NULL) {
-        clear_suspect(r, ref);
-        return;
-    }
-    DL_FOREACH(host->farewells, f)
-    {
-        if (f->doubtful == ref) {
-            f->doubtful = NULL;
-            ref->pins--;
-            return;
-        }
-    }
-}
-
-/* The object of which this decref may be the last step of a row; NULL: it is a farewell. */
-static struct pyref *row_ended_by(struct pyrefs *r, struct pyrefs_host *host, uint64_t object,
-                                  uint64_t now_ms)
-{
-    struct pyref *ref = lookup(r, &host->addr, object, now_ms, false);
-
-    if (ref == NULL)
-        return NULL;
-    if (ref->rows > 0) {
-        ref->rows--;
-        ref->row_at_ms = now_ms;
-        return ref;
-    }
-    if (ref->pins > 0)
-        clear_doubt(r, host, ref);
-    if (ref->bare_increfs > 0)
-        ref->bare_increfs--; /* perhaps a forked child that never called anything: one less to be judged */
-    return NULL;
-}
-
-static struct pyrefs_host *get_host(struct pyrefs *r, const struct pyrefs_addr *addr)
-{
-    struct pyrefs_host *host = find_host(r, addr);
-
-    if (host != NULL)
-        return host;
-    host = tq_calloc(1, sizeof(*host));
-    if (host == NULL)
-        return NULL;
-    host->addr = *addr;
-    HASH_ADD(hh, r->hosts, addr, sizeof(host->addr), host);
-    if (host->hh.tbl == NULL) {
-        tq_free(host);
-        return NULL;
-    }
-    return host;
-}
-
-int pyrefs_farewell_begin(struct pyrefs *r, struct pyrefs_farewell *f, const struct pyrefs_addr *addr,
-                          uint64_t object, uint64_t now_ms)
-{
-    struct pyrefs_host *host = get_host(r, addr);
-
-    if (host == NULL)
-        return TQ_ENOMEM;
-    f->doubtful = row_ended_by(r, host, object, now_ms);
-    f->host = host;
-    f->answered_at = ++r->order;
-    if (f->doubtful != NULL)
-        f->doubtful->pins++;
-    DL_APPEND(host->farewells, f);
-    return TQ_OK;
-}
-
-/* Whose farewell was it? The latest session that ended since the answer and is not spoken for: between a
- * leaver's close and the end of its farewell lie microseconds. But several may leave at once: one that
- * another farewell could be for as well stands back behind one that only this can be for. */
-static struct pyrefs_session *whose(const struct pyrefs_host *host, const struct pyrefs_farewell *f)
-{
-    const struct pyrefs_farewell *other;
-    struct pyrefs_session *latest = NULL;
-    struct pyrefs_session *only = NULL;
-    struct pyrefs_session *s;
-
-    DL_FOREACH(host->farewells, other)
-    {
-        if (other->doubtful == NULL)
-            break; /* the first answered of those that are open, and certain */
-    }
-    DL_FOREACH(host->limbo, s)
-    {
-        if (s->cleared || s->suspect_of != NULL || s->ended_at < f->answered_at)
-            continue;
-        latest = s;
-        if (other == NULL || other->answered_at > s->ended_at)
-            only = s;
-    }
-    return only != NULL ? only : latest;
-}
-
-struct pyrefs_session *pyrefs_farewell_end(struct pyrefs *r, struct pyrefs_farewell *f)
-{
-    struct pyrefs_host *host = f->host;
-    struct pyrefs_session *latest;
-
-    if (host == NULL)
-        return NULL;
-    f->host = NULL;
-    DL_DELETE(host->farewells, f);
-    if (f->doubtful != NULL)
-        f->doubtful->pins--;
-    latest = whose(host, f);
-    r->ended = host;
-    if (latest != NULL && f->doubtful == NULL) {
-        latest->cleared = true;
-        latest = NULL;
-    } else if (latest != NULL) {
-        latest->suspect_of = f->doubtful;
-        f->doubtful->pins++;
-        DL_APPEND2(f->doubtful->suspects, latest, suspect_prev, suspect_next);
-    }
-    drop_host_if_idle(r, host);
-    return latest;
-}
-
-/* Could a farewell that is still open be this session's? */
-static bool may_have_left(const struct pyrefs_session *s)
-{
-    const struct pyrefs_farewell *first = s->limbo->farewells; /* the one answered first */
-
-    return first != NULL && first->answered_at < s->ended_at;
-}
-
-void pyrefs_session_forget(struct pyrefs *r, struct pyrefs_session *s)
-{
-    struct pyrefs_host *host = s->limbo;
-
-    if (host == NULL)
-        return;
-    if (s->suspect_of != NULL) {
-        DL_DELETE2(s->suspect_of->suspects, s, suspect_prev, suspect_next);
-        s->suspect_of->pins--;
-        s->suspect_of = NULL;
-    }
-    s->limbo = NULL;
-    DL_DELETE(host->limbo, s);
-    drop_host_if_idle(r, host);
-}
-
-struct pyrefs_session *pyrefs_next_decided(struct pyrefs *r, enum pyrefs_verdict *ret_verdict)
-{
-    struct pyrefs_session *s;
-
-    if (r->ended == NULL)
-        return NULL;
-    DL_FOREACH(r->ended->limbo, s)
-    {
-        if (s->cleared || (s->suspect_of == NULL && !may_have_left(s))) {
-            *ret_verdict = s->judged && !s->cleared ? PYREFS_DIED : PYREFS_LEFT;
-            pyrefs_session_forget(r, s);
-            return s;
-        }
-    }
-    r->ended = NULL;
-    return NULL;
-}
-
-/* ---- sessions ---- */
 
 void pyrefs_session_open(struct pyrefs_session *s, enum pyrefs_class kind)
 {
-    *s = (struct pyrefs_session){.kind = (uint8_t)kind, .judged = kind == PYREFS_MAIN};
+    *s = (struct pyrefs_session){.kind = (uint8_t)kind};
 }
 
-void pyrefs_session_use(struct pyrefs *r, struct pyrefs_session *s, const struct pyrefs_addr *addr,
-                        uint64_t object, uint64_t now_ms)
+static void unpin(struct pyrefs *r, struct pyproxy *x)
 {
-    struct pyref *ref;
-
-    if (s->asked || s->kind == PYREFS_SPAWNED || s->kind == PYREFS_THREAD)
-        return;
-    s->asked = true;
-    ref = lookup(r, addr, object, now_ms, false);
-    if (ref == NULL || ref->bare_increfs == 0 || s->kind == PYREFS_MAIN)
-        return;
-    ref->bare_increfs--; /* a pool's worker uses its own up, too: nobody else shall be taken for forked by it
-                          */
-    s->judged = s->kind == PYREFS_CHILD;
+    TQ_ASSERT(x->pins > 0);
+    x->pins--;
+    forget_if_over(r, x);
 }
 
-enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s,
-                                       const struct pyrefs_addr *addr)
+void pyrefs_session_use(struct pyrefs *r, struct pyrefs_session *s, struct pyrefs_key key, bool takes)
 {
-    struct pyrefs_host *host = find_host(r, addr);
+    struct pyproxy *x = NULL;
+    unsigned i;
 
-    if (host == NULL || host->farewells == NULL)
-        return s->judged ? PYREFS_DIED : PYREFS_LEFT;
-    /* Also one that is not judged or holds nothing: a farewell must find its own session here. */
-    s->ended_at = ++r->order;
-    s->limbo = host;
-    DL_APPEND(host->limbo, s);
-    return PYREFS_UNSURE;
+    if (s->kind == PYREFS_THREAD || s->kind == PYREFS_SPAWNED)
+        return;
+    for (i = 0; i < s->used_count; i++) {
+        if (s->used[i]->key.object == key.object && s->used[i]->key.serial == key.serial) {
+            x = s->used[i];
+            break;
+        }
+    }
+    if (x == NULL) {
+        x = find(r, key);
+        if (x != NULL && s->used_count < PYREFS_USED_MAX) {
+            s->used[s->used_count++] = x;
+            x->pins++;
+        }
+    }
+    if (!takes || s->held == x)
+        return;
+    if (x != NULL)
+        x->pins++;
+    if (s->held != NULL)
+        unpin(r, s->held);
+    s->held = x;
+}
+
+static bool was_given_back(const struct pyproxy *x, uint64_t now_ms)
+{
+    return x->farewells > 0 && (!x->forked || now_ms - x->farewell_at_ms <= PYREFS_FRESH_MS);
+}
+
+enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s, bool holds,
+                                       uint64_t now_ms)
+{
+    struct pyproxy *held = s->held;
+    bool judged = s->kind == PYREFS_MAIN || (s->kind == PYREFS_CHILD && held != NULL && held->forked);
+    bool died = holds && judged && (held == NULL || !was_given_back(held, now_ms));
+
+    /* Each farewell is for one session of its family. */
+    for (unsigned i = 0; i < s->used_count; i++) {
+        if (s->used[i]->farewells > 0)
+            s->used[i]->farewells--;
+        unpin(r, s->used[i]);
+    }
+    if (held != NULL)
+        unpin(r, held);
+    s->used_count = 0;
+    s->held = NULL;
+    return died ? PYREFS_DIED : PYREFS_LEFT;
 }

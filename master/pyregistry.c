@@ -25,11 +25,16 @@ struct pyregistry {
     struct entry *objects; /* by ident */
     struct typeid_entry *typeids;
     uint64_t last_number;
+    uint64_t last_serial; /* begins at random, so that those of an earlier run differ */
 };
 
 struct pyregistry *pyregistry_new(void)
 {
-    return tq_calloc(1, sizeof(struct pyregistry));
+    struct pyregistry *r = tq_calloc(1, sizeof(*r));
+
+    if (r != NULL && tq_random_bytes(&r->last_serial, sizeof(r->last_serial)) != TQ_OK)
+        r->last_serial = 0;
+    return r;
 }
 
 void pyregistry_free(struct pyregistry *r)
@@ -175,12 +180,51 @@ int pyregistry_make(struct pyregistry *r, struct broker_queue *queue, struct pyo
     return TQ_OK;
 }
 
-struct pyobject *pyregistry_by_ident(struct pyregistry *r, struct tq_span ident)
+#define SERIAL_BYTES 17 /* '#' and 16 hexadecimal digits */
+
+static bool parse_serial(struct tq_span ident, uint64_t *ret_serial)
+{
+    uint64_t serial = 0;
+
+    if (ident.len <= SERIAL_BYTES || ident.data[ident.len - SERIAL_BYTES] != '#')
+        return false;
+    for (size_t i = ident.len - SERIAL_BYTES + 1; i < ident.len; i++) {
+        uint8_t c = ident.data[i];
+
+        if (c >= '0' && c <= '9')
+            serial = serial << 4 | (uint64_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            serial = serial << 4 | (uint64_t)(c - 'a' + 10);
+        else
+            return false;
+    }
+    *ret_serial = serial;
+    return true;
+}
+
+struct pyobject *pyregistry_by_ident(struct pyregistry *r, struct tq_span ident, uint64_t *ret_serial)
 {
     struct entry *e;
 
+    *ret_serial = 0;
+    if (parse_serial(ident, ret_serial)) {
+        HASH_FIND(hh, r->objects, ident.data, ident.len - SERIAL_BYTES, e);
+        return e != NULL && e->object.declared ? &e->object : NULL;
+    }
     HASH_FIND(hh, r->objects, ident.data, ident.len, e);
     return e != NULL ? &e->object : NULL;
+}
+
+uint64_t pyregistry_next_ident(struct pyregistry *r, const struct pyobject *o, char out[PYREGISTRY_IDENT_MAX])
+{
+    if (!o->declared) {
+        snprintf(out, PYREGISTRY_IDENT_MAX, "%s", o->ident);
+        return 0;
+    }
+    if (++r->last_serial == 0)
+        r->last_serial = 1;
+    snprintf(out, PYREGISTRY_IDENT_MAX, "%s#%016llx", o->ident, (unsigned long long)r->last_serial);
+    return r->last_serial;
 }
 
 void pyregistry_drop(struct pyregistry *r, struct pyobject *o)

@@ -1,7 +1,9 @@
 /* What Python clients see of the queues: typeids (the names they register), objects (idents, with Python's
  * reference counts), and the factories Queue and JoinableQueue. A declared queue X answers to the typeids X
  * and get_X and to further names; its ident is derived from its name, so it survives restarts, and never
- * expires. What a client makes through a factory goes away when its count falls to zero. Pure. */
+ * expires; each create adds a serial to it (queue:X#0123456789abcdef), so that each proxy is known by its own
+ * ident, and any serial will do. What a client makes through a factory goes away when its count falls to
+ * zero. Pure. */
 #ifndef MASTER_PYREGISTRY_H
 #define MASTER_PYREGISTRY_H
 
@@ -35,7 +37,14 @@ int pyregistry_make(struct pyregistry *r, struct broker_queue *queue, struct pyo
 /* Name for a factory-made queue, unique in this registry; out takes 64 bytes. TQ_ECRYPTO. */
 int pyregistry_fresh_name(struct pyregistry *r, char out[64]);
 
-struct pyobject *pyregistry_by_ident(struct pyregistry *r, struct tq_span ident);
+/* The longest ident, with its end. */
+#define PYREGISTRY_IDENT_MAX (BROKER_QUEUE_NAME_MAX + 40)
+
+/* *ret_serial: of the create that gave the ident; 0 when it has none. NULL: no such object. */
+struct pyobject *pyregistry_by_ident(struct pyregistry *r, struct tq_span ident, uint64_t *ret_serial);
+/* The ident that answers a create, and its serial (0 for a factory's object, whose ident is its own). */
+uint64_t pyregistry_next_ident(struct pyregistry *r, const struct pyobject *o,
+                               char out[PYREGISTRY_IDENT_MAX]);
 /* Forgets a factory-made object. */
 void pyregistry_drop(struct pyregistry *r, struct pyobject *o);
 

@@ -92,12 +92,6 @@ static void on_prepare(uv_prepare_t *prepare)
         (void)uv_timer_start(&s->timer, on_timer, next > now ? next - now : 0, 0);
 }
 
-/* Right after the loop has read from its sockets. */
-static void on_check(uv_check_t *check)
-{
-    peer_part_all(check->data);
-}
-
 /* ---- listeners ---- */
 
 static bool is_loopback(const struct sockaddr_storage *ss)
@@ -278,12 +272,9 @@ static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
     (void)uv_signal_init(s->loop, &s->sighup);
     (void)uv_timer_init(s->loop, &s->timer);
     (void)uv_prepare_init(s->loop, &s->prepare);
-    (void)uv_check_init(s->loop, &s->check);
     s->handles_open = true;
-    s->timer.data = s->prepare.data = s->check.data = s->sigterm.data = s->sigint.data = s->sighup.data = s;
+    s->timer.data = s->prepare.data = s->sigterm.data = s->sigint.data = s->sighup.data = s;
     rv = uv_prepare_start(&s->prepare, on_prepare);
-    if (rv == 0)
-        rv = uv_check_start(&s->check, on_check);
     if (rv == 0)
         rv = uv_signal_start(&s->sigterm, on_signal, SIGTERM);
     if (rv == 0)
@@ -350,7 +341,7 @@ int server_open(struct server *s, uv_loop_t *loop, const struct config *config, 
     tq_deadlines_init(&s->deadlines);
     tq_buf_init(&s->scratch, (size_t)config->limits.frame_bytes + 1024);
     tq_auth_registry_init(&s->auth_registry);
-    pyrefs_init(&s->refs, 65536);
+    pyrefs_init(&s->refs, 262144);
     halfopen_init(&s->halfopen, (size_t)config->limits.half_open_max,
                   (size_t)config->limits.half_open_per_source);
     s->key.secret = tq_span(config->authkey, config->authkey_len);
@@ -392,24 +383,16 @@ void server_close(struct server *s)
         return;
     s->stopped = true;
     s->stopping = true;
-    /* Those in limbo first: the end of another peer could decide and free them under this loop. */
     DL_FOREACH_SAFE(s->peers, p, next)
     {
-        if (p->state == PEER_LIMBO)
-            peer_kill(p);
+        peer_close(p, "the daemon stops");
     }
-    DL_FOREACH_SAFE(s->peers, p, next)
-    {
-        peer_kill(p);
-    }
-    peer_part_all(s);
     for (unsigned i = 0; i < s->listener_count; i++)
         close_handle((uv_handle_t *)&s->listeners[i]);
     if (!s->handles_open)
         return;
     close_handle((uv_handle_t *)&s->timer);
     close_handle((uv_handle_t *)&s->prepare);
-    close_handle((uv_handle_t *)&s->check);
     close_handle((uv_handle_t *)&s->sigterm);
     close_handle((uv_handle_t *)&s->sigint);
     close_handle((uv_handle_t *)&s->sighup);

@@ -41,7 +41,6 @@ struct server {
     bool handles_open;
     uv_timer_t timer;
     uv_prepare_t prepare;
-    uv_check_t check;
     uv_signal_t sigterm;
     uv_signal_t sigint;
     uv_signal_t sighup;   /* its terminal is gone: the same as SIGTERM */
@@ -59,7 +58,6 @@ struct server {
     struct halfopen halfopen;
     struct peer *peers; /* list */
     size_t peer_count;
-    struct peer *parting;  /* list: closed connections of decrefs */
     struct peer *resuming; /* list: input to be looked at before the loop sleeps */
     struct demo *demo;
     uv_tcp_t shed; /* takes a connection for which there is no memory */
