@@ -81,6 +81,10 @@ case $preset in
 clang) need_packages $build_packages $test_packages $clang_packages ;;
 *) need_packages $build_packages $test_packages ;;
 esac
+# CPython's own tests of queues run against us; Debian keeps them in a package of their own.
+if [ -x /usr/bin/python3 ] && ! /usr/bin/python3 -c 'import test.test_queue' 2>/dev/null; then
+    need_packages "lib$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-testsuite"
+fi
 
 echo "== build ($preset, into $build/)"
 { cmake --preset "$preset" -DBUILD_TESTING=ON && cmake --build "$build" -j "$jobs"; } >"$work/build" 2>&1 </dev/null || {
