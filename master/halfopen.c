@@ -71,6 +71,15 @@ static struct halfopen_source *find_source(struct halfopen *h, const struct half
     return s;
 }
 
+size_t halfopen_count_of(const struct halfopen *h, const struct halfopen_addr *addr)
+{
+    struct halfopen_addr key = source_key(addr);
+    struct halfopen_source *s;
+
+    HASH_FIND(hh, h->sources, &key, sizeof(key), s);
+    return s != NULL ? s->count : 0;
+}
+
 static struct halfopen_entry *whom_to_drop(const struct halfopen *h, const struct halfopen_source *s)
 {
     struct halfopen_entry *e;

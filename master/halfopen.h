@@ -38,6 +38,8 @@ void halfopen_deinit(struct halfopen *h);
  * halfopen_remove), or NULL. TQ_ENOMEM. */
 int halfopen_add(struct halfopen *h, struct halfopen_entry *e, const struct halfopen_addr *addr,
                  struct halfopen_entry **ret_drop);
+/* Connections of that source that are listed. */
+size_t halfopen_count_of(const struct halfopen *h, const struct halfopen_addr *addr);
 /* Takes it out; fine when not listed. `authenticated`: the address is known good from now on. */
 void halfopen_remove(struct halfopen *h, struct halfopen_entry *e, bool authenticated);
 

@@ -33,7 +33,8 @@ static const uint8_t allowed_moves[] = {
     [PEER_HANDSHAKE] = 1 << PEER_REFUSED | 1 << PEER_FIRST | 1 << PEER_CLOSING,
     [PEER_REFUSED] = 1 << PEER_CLOSING,
     [PEER_FIRST] = 1 << PEER_SESSION | 1 << PEER_CLOSING,
-    [PEER_SESSION] = 1 << PEER_CLOSING,
+    [PEER_SESSION] = 1 << PEER_LIMBO | 1 << PEER_CLOSING,
+    [PEER_LIMBO] = 1 << PEER_CLOSING,
     [PEER_CLOSING] = 0,
 };
 
@@ -125,23 +126,34 @@ static void free_peer(struct peer *p)
 
 static void on_closed(uv_handle_t *handle)
 {
-    free_peer(peer_of(handle->data));
+    struct peer *p = peer_of(handle->data);
+
+    p->handle_closed = true;
+    if (p->state == PEER_CLOSING)
+        free_peer(p);
 }
 
 void peer_close(struct peer *p, const char *why)
 {
-    if (p->state == PEER_CLOSING)
+    if (p->state >= PEER_LIMBO)
         return;
     if (tq_log_enabled(TQ_LOG_DEBUG))
         tq_log(TQ_LOG_DEBUG, "PEER-CLOSE", "peer=%s why=\"%s\"", peer_text(p), why);
     tq_deadline_clear(&p->server->deadlines, &p->deadline);
     stop_resuming(p);
     halfopen_remove(&p->server->halfopen, &p->halfopen, false);
-    peer_set_state(p, PEER_CLOSING);
-    pydialect_closed(p);
+    peer_set_state(p, pydialect_closed(p) ? PEER_LIMBO : PEER_CLOSING);
     tq_session_deinit(&p->session);
     tq_buf_deinit(&p->stash);
     uv_close((uv_handle_t *)&p->tcp, on_closed);
+}
+
+void peer_limbo_done(struct peer *p)
+{
+    tq_deadline_clear(&p->server->deadlines, &p->deadline);
+    peer_set_state(p, PEER_CLOSING);
+    if (p->handle_closed)
+        free_peer(p);
 }
 
 /* ---- writing ---- */
@@ -169,7 +181,7 @@ static void on_write(uv_write_t *req, int status)
     p->write = NULL;
     tq_body_unref(w->body);
     tq_free(w);
-    if (p->state == PEER_CLOSING)
+    if (p->state >= PEER_LIMBO)
         return;
     if (status < 0) {
         peer_close(p, uv_strerror(status));
@@ -178,10 +190,10 @@ static void on_write(uv_write_t *req, int status)
     if (p->state == PEER_SESSION)
         tq_deadline_clear(&p->server->deadlines, &p->deadline);
     written(p);
-    if (p->state == PEER_CLOSING)
+    if (p->state >= PEER_LIMBO)
         return;
     process_stash(p);
-    if (p->state != PEER_CLOSING && p->write == NULL)
+    if (p->state < PEER_LIMBO && p->write == NULL)
         start_reading(p);
     server_peer_gone(p->server); /* a stop may have waited for this reply */
 }
@@ -312,7 +324,7 @@ static void on_fail(struct peer *p, const struct tq_session_event *ev)
 
 static bool may_process(const struct peer *p)
 {
-    if (p->state == PEER_CLOSING || p->state == PEER_REFUSED || p->write != NULL || p->close_after_write)
+    if (p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->write != NULL || p->close_after_write)
         return false;
     return !(p->server->config->wait_pipelined && p->broker_open &&
              broker_session_parked(&p->endpoint.session));
@@ -345,7 +357,7 @@ static void process(struct peer *p, struct tq_span *in)
 
 static void keep_rest(struct peer *p, struct tq_span in)
 {
-    if (in.len == 0 || p->state == PEER_CLOSING || p->state == PEER_REFUSED || p->close_after_write)
+    if (in.len == 0 || p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->close_after_write)
         return;
     if (tq_buf_append(&p->stash, in.data, in.len) != TQ_OK) {
         p->server->counters.protocol_errors++;
@@ -388,13 +400,13 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     in = tq_span(buf->base, (size_t)n);
     if (p->stash.len > 0) {
         keep_rest(p, in);
-        if (p->state != PEER_CLOSING && may_process(p))
+        if (p->state < PEER_LIMBO && may_process(p))
             process_stash(p);
     } else {
         process(p, &in);
         keep_rest(p, in);
     }
-    if (p->state == PEER_CLOSING)
+    if (p->state >= PEER_LIMBO)
         return;
     if (p->state != PEER_SESSION || tq_frame_partial(&p->session.frames))
         quickack(p);
@@ -439,7 +451,7 @@ void peer_resume_all(struct server *s)
     while ((p = s->resuming) != NULL) {
         stop_resuming(p);
         process_stash(p);
-        if (p->state != PEER_CLOSING && p->write == NULL && p->stash.len < p->stash.max / 2)
+        if (p->state < PEER_LIMBO && p->write == NULL && p->stash.len < p->stash.max / 2)
             start_reading(p);
     }
 }
@@ -480,6 +492,9 @@ void peer_on_deadline(struct tq_deadline *d)
         break;
     case PEER_SESSION:
         on_write_deadline(p);
+        break;
+    case PEER_LIMBO:
+        pydialect_limbo_over(p, BROKER_CLOSE_RETURN);
         break;
     case PEER_CLOSING:
         break;

@@ -1,16 +1,17 @@
 /* One connection to the master.
  *
  *   HANDSHAKE --open--> FIRST --control request--> CLOSING (after its reply)
- *       |                 |----accept_connection--> SESSION --eof--> CLOSING
+ *       |                 |----accept_connection--> SESSION --eof--> CLOSING, or LIMBO --> CLOSING
  *       |--wrong answer--> REFUSED --delay--> CLOSING
  *
+ * LIMBO: the socket is closed, but whether the client left cleanly is not decided yet (pyrefs.h).
  * Any state may go to CLOSING: peer_close is repeatable, and the memory goes in the close callback. */
 #ifndef MASTER_PEER_H
 #define MASTER_PEER_H
 
 #include "master/server.h"
 
-enum peer_state { PEER_HANDSHAKE, PEER_REFUSED, PEER_FIRST, PEER_SESSION, PEER_CLOSING };
+enum peer_state { PEER_HANDSHAKE, PEER_REFUSED, PEER_FIRST, PEER_SESSION, PEER_LIMBO, PEER_CLOSING };
 
 struct peer_write; /* bytes that the socket did not take at once */
 
@@ -22,6 +23,7 @@ struct peer {
     bool call_overflow;       /* the running call's Empty or Full becomes OverflowError */
     bool close_after_write;
     bool reading;
+    bool handle_closed;
     bool resuming;        /* in server.resuming */
     bool wants_delivered; /* the pending write is the reply of a get */
     struct server *server;
@@ -45,6 +47,8 @@ void peer_accept(struct server *s, uv_stream_t *listener);
 void peer_close(struct peer *p, const char *why);
 /* Goes on with the input of peers whose replies have gone out; called once a turn of the loop. */
 void peer_resume_all(struct server *s);
+/* The verdict on a peer in limbo has been carried out: its memory may go. */
+void peer_limbo_done(struct peer *p);
 /* peer_on_deadline comes in so many ms, unless it is set anew. */
 void peer_set_deadline(struct peer *p, uint64_t in_ms);
 /* A deadline of the peer came due. */

@@ -192,12 +192,16 @@ static void control_decref(struct peer *p, const struct tq_py_request *r)
     struct server *s = p->server;
     struct pyrefs_key key;
     struct pyobject *o = object_arg(p, r, &key);
+    struct pyrefs_session *waited;
 
     if (o == NULL)
         return;
     if (o->refcount > 0)
         o->refcount--;
-    pyrefs_decref(&s->refs, key, now_ms(p));
+    waited = pyrefs_decref(&s->refs, key, now_ms(p));
+    if (waited != NULL)
+        pydialect_limbo_over((struct peer *)(void *)((char *)waited - offsetof(struct peer, refs)),
+                             BROKER_CLOSE_ACK);
     reply_none(p);
     if (o->refcount == 0 && !o->declared) {
         struct broker_queue *queue = o->queue;
@@ -613,20 +617,45 @@ static void close_session(struct peer *p, enum broker_close_mode mode)
     (void)server_step(p->server, &ev);
 }
 
-void pydialect_closed(struct peer *p)
+static void end_session(struct peer *p, enum broker_close_mode mode)
 {
     const struct broker_queue *queue;
-    uint32_t held;
+    uint32_t held = broker_session_held(&p->endpoint.session, &queue);
+
+    if (mode == BROKER_CLOSE_RETURN && held > 0) {
+        p->server->counters.returned_items += held;
+        tq_log(TQ_LOG_INFO, "WORKER-DIED", "peer=%s items=%u: back to the front of their queue", peer_text(p),
+               held);
+    }
+    close_session(p, mode);
+}
+
+bool pydialect_closed(struct peer *p)
+{
+    struct server *s = p->server;
+    struct broker_event cancel = {.kind = BROKER_CANCEL, .session = &p->endpoint.session};
+    const struct broker_queue *queue;
+    enum pyrefs_verdict verdict;
 
     if (!p->broker_open)
-        return;
-    held = broker_session_held(&p->endpoint.session, &queue);
-    if (pyrefs_session_end(&p->server->refs, &p->refs, held > 0, now_ms(p)) == PYREFS_LEFT) {
-        close_session(p, BROKER_CLOSE_ACK);
-        return;
+        return false;
+    verdict = pyrefs_session_end(&s->refs, &p->refs, broker_session_held(&p->endpoint.session, &queue) > 0,
+                                 !s->stopped && halfopen_count_of(&s->halfopen, &p->addr) > 0, now_ms(p));
+    if (verdict == PYREFS_UNSURE) {
+        if (tq_deadline_set(&s->deadlines, &p->deadline, now_ms(p) + PYREFS_WAIT_MS) == TQ_OK) {
+            (void)server_step(s, &cancel); /* a call that waits ends now in any case */
+            return true;
+        }
+        pyrefs_session_over(&s->refs, &p->refs);
+        verdict = PYREFS_DIED;
     }
-    p->server->counters.returned_items += held;
-    tq_log(TQ_LOG_INFO, "WORKER-DIED", "peer=%s items=%u: back to the front of their queue", peer_text(p),
-           held);
-    close_session(p, BROKER_CLOSE_RETURN);
+    end_session(p, verdict == PYREFS_LEFT ? BROKER_CLOSE_ACK : BROKER_CLOSE_RETURN);
+    return false;
+}
+
+void pydialect_limbo_over(struct peer *p, enum broker_close_mode mode)
+{
+    pyrefs_session_over(&p->server->refs, &p->refs);
+    end_session(p, mode);
+    peer_limbo_done(p);
 }

@@ -8,7 +8,9 @@
 void pydialect_frame(struct peer *p, struct tq_span frame);
 /* The reply of a call; takes the effect's body. */
 void pydialect_effect(struct peer *p, struct broker_effect *fx);
-/* The peer's socket is gone: ends its broker session. */
-void pydialect_closed(struct peer *p);
+/* The peer's socket is gone: ends its broker session, or puts the peer into limbo (true). */
+bool pydialect_closed(struct peer *p);
+/* Ends a limbo: what the peer holds is acknowledged or returned, then its memory may go. */
+void pydialect_limbo_over(struct peer *p, enum broker_close_mode mode);
 
 #endif

@@ -9,14 +9,15 @@
 
 struct pyproxy {
     struct pyrefs_key key;
-    uint64_t farewell_at_ms;     /* the last of those below */
-    uint32_t live;               /* references that were taken and not given back */
-    uint32_t farewells;          /* decrefs that no session's end was matched with */
-    uint32_t pins;               /* sessions that point here */
-    bool began;                  /* the creation's incref has come */
-    bool made;                   /* the creation's decref has come */
-    bool forked;                 /* there were more increfs than that */
-    struct pyproxy *prev, *next; /* order of last use */
+    uint64_t farewell_at_ms;        /* the last of those below */
+    uint32_t live;                  /* references that were taken and not given back */
+    uint32_t farewells;             /* decrefs that no session's end was matched with */
+    uint32_t pins;                  /* sessions that point here */
+    bool began;                     /* the creation's incref has come */
+    bool made;                      /* the creation's decref has come */
+    bool forked;                    /* there were more increfs than that */
+    struct pyrefs_session *waiting; /* ended sessions that wait for a decref */
+    struct pyproxy *prev, *next;    /* order of last use */
     UT_hash_handle hh;
 };
 
@@ -144,12 +145,13 @@ void pyrefs_incref(struct pyrefs *r, struct pyrefs_key key)
     x->began = true;
 }
 
-void pyrefs_decref(struct pyrefs *r, struct pyrefs_key key, uint64_t now_ms)
+struct pyrefs_session *pyrefs_decref(struct pyrefs *r, struct pyrefs_key key, uint64_t now_ms)
 {
     struct pyproxy *x = find(r, key);
+    struct pyrefs_session *s = NULL;
 
     if (x == NULL)
-        return;
+        return NULL;
     if (!x->made) {
         x->made = true;
     } else {
@@ -157,8 +159,13 @@ void pyrefs_decref(struct pyrefs *r, struct pyrefs_key key, uint64_t now_ms)
         x->farewell_at_ms = now_ms;
         if (x->live > 0)
             x->live--;
+        s = x->waiting;
     }
-    forget_if_over(r, x);
+    if (s != NULL)
+        pyrefs_session_over(r, s); /* takes the farewell */
+    else
+        forget_if_over(r, x);
+    return s;
 }
 
 void pyrefs_session_open(struct pyrefs_session *s, enum pyrefs_class kind)
@@ -207,13 +214,13 @@ static bool was_given_back(const struct pyproxy *x, uint64_t now_ms)
     return x->farewells > 0 && (!x->forked || now_ms - x->farewell_at_ms <= PYREFS_FRESH_MS);
 }
 
-enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s, bool holds,
-                                       uint64_t now_ms)
+void pyrefs_session_over(struct pyrefs *r, struct pyrefs_session *s)
 {
     struct pyproxy *held = s->held;
-    bool judged = s->kind == PYREFS_MAIN || (s->kind == PYREFS_CHILD && held != NULL && held->forked);
-    bool died = holds && judged && (held == NULL || !was_given_back(held, now_ms));
 
+    if (s->waiting)
+        DL_DELETE(held->waiting, s);
+    s->waiting = false;
     /* Each farewell is for one session of its family. */
     for (unsigned i = 0; i < s->used_count; i++) {
         if (s->used[i]->farewells > 0)
@@ -224,5 +231,20 @@ enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *
         unpin(r, held);
     s->used_count = 0;
     s->held = NULL;
+}
+
+enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s, bool holds,
+                                       bool others_connect, uint64_t now_ms)
+{
+    struct pyproxy *held = s->held;
+    bool judged = s->kind == PYREFS_MAIN || (s->kind == PYREFS_CHILD && held != NULL && held->forked);
+    bool died = holds && judged && (held == NULL || !was_given_back(held, now_ms));
+
+    if (died && held != NULL && others_connect) {
+        s->waiting = true;
+        DL_APPEND(held->waiting, s);
+        return PYREFS_UNSURE;
+    }
+    pyrefs_session_over(r, s);
     return died ? PYREFS_DIED : PYREFS_LEFT;
 }

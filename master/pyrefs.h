@@ -4,7 +4,10 @@
  * So that it is known whose proxy came back, each `create` is answered with an ident of its own, which all
  * requests of that proxy carry: its first decref ends its creation (create, incref, decref), every later one
  * is a farewell. A session that ends while it holds an item, taken through a proxy that was given back, has
- * left; otherwise it has died. Both are known at once.
+ * left; otherwise it has died. Both are known at once, but for one case: the garbage collector may close the
+ * session while the decref of the proxy that took the item is still on its way; it has connected by then. So,
+ * while connections of that address have not said yet what they want, a death is believed only after
+ * PYREFS_WAIT_MS.
  *
  * Who is judged at all (name is what accept_connection announces):
  *   MainProcess            always: it gives its proxies back when it exits
@@ -27,6 +30,7 @@
 #include <stdint.h>
 
 #define PYREFS_FRESH_MS 5000
+#define PYREFS_WAIT_MS  500
 #define PYREFS_USED_MAX 8
 
 struct pyproxy; /* what is known of one ident */
@@ -56,11 +60,17 @@ enum pyrefs_class {
 struct pyrefs_session {
     struct pyproxy *used[PYREFS_USED_MAX]; /* pinned */
     struct pyproxy *held;                  /* pinned: what the last item was taken through */
+    struct pyrefs_session *prev, *next;    /* of those that wait for the decref of `held` */
+    bool waiting;
     uint8_t used_count;
     uint8_t kind; /* enum pyrefs_class */
 };
 
-enum pyrefs_verdict { PYREFS_LEFT /* cleanly, or not judged */, PYREFS_DIED };
+enum pyrefs_verdict {
+    PYREFS_LEFT, /* cleanly, or not judged */
+    PYREFS_DIED,
+    PYREFS_UNSURE, /* pyrefs_decref will give it back, or pyrefs_session_over ends it after PYREFS_WAIT_MS */
+};
 
 void pyrefs_init(struct pyrefs *r, size_t max_entries);
 void pyrefs_deinit(struct pyrefs *r);
@@ -70,13 +80,17 @@ enum pyrefs_class pyrefs_classify(const void *name, size_t len);
 /* Requests as they arrive. Without memory they do nothing: the judgement is then "died". */
 void pyrefs_create(struct pyrefs *r, struct pyrefs_key key);
 void pyrefs_incref(struct pyrefs *r, struct pyrefs_key key);
-void pyrefs_decref(struct pyrefs *r, struct pyrefs_key key, uint64_t now_ms);
+/* Gives a session that waited for this decref: it has left; or NULL. */
+struct pyrefs_session *pyrefs_decref(struct pyrefs *r, struct pyrefs_key key, uint64_t now_ms);
 
 void pyrefs_session_open(struct pyrefs_session *s, enum pyrefs_class kind);
 /* The session calls a method through the ident; `takes`: an item, perhaps. */
 void pyrefs_session_use(struct pyrefs *r, struct pyrefs_session *s, struct pyrefs_key key, bool takes);
-/* The session's socket has ended; `holds`: an item that it has not acknowledged. */
+/* The session's socket has ended; `holds`: an item that it has not acknowledged; `others_connect`:
+ * connections of its address have not said yet what they want. */
 enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s, bool holds,
-                                       uint64_t now_ms);
+                                       bool others_connect, uint64_t now_ms);
+/* Ends the wait of a session that was PYREFS_UNSURE. */
+void pyrefs_session_over(struct pyrefs *r, struct pyrefs_session *s);
 
 #endif

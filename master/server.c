@@ -7,6 +7,7 @@
 #include "common/mem.h"
 #include "master/demo.h"
 #include "master/peer.h"
+#include "master/pydialect.h"
 #include "proto/python/item.h"
 
 #define WEAK_KEY_BYTES 16
@@ -386,6 +387,8 @@ void server_close(struct server *s)
     DL_FOREACH_SAFE(s->peers, p, next)
     {
         peer_close(p, "the daemon stops");
+        if (p->state == PEER_LIMBO)
+            pydialect_limbo_over(p, BROKER_CLOSE_RETURN); /* frees nobody but p */
     }
     for (unsigned i = 0; i < s->listener_count; i++)
         close_handle((uv_handle_t *)&s->listeners[i]);

@@ -38,7 +38,7 @@ static void make_proxy(struct pyrefs_key key)
 {
     pyrefs_create(&refs, key);
     pyrefs_incref(&refs, key);
-    pyrefs_decref(&refs, key, now++);
+    (void)pyrefs_decref(&refs, key, now++);
 }
 
 /* A process with a proxy of each queue; its session has taken an item and put one. */
@@ -51,7 +51,7 @@ static void start(struct pyrefs_session *s, enum pyrefs_class kind)
 
 static enum pyrefs_verdict end(struct pyrefs_session *s)
 {
-    return pyrefs_session_end(&refs, s, true, now++);
+    return pyrefs_session_end(&refs, s, true, false, now++);
 }
 
 static void clean_exit_is_left(void **state)
@@ -62,8 +62,8 @@ static void clean_exit_is_left(void **state)
     make_proxy(task);
     make_proxy(result);
     start(&s, PYREFS_MAIN);
-    pyrefs_decref(&refs, result, now++);
-    pyrefs_decref(&refs, task, now++);
+    (void)pyrefs_decref(&refs, result, now++);
+    (void)pyrefs_decref(&refs, task, now++);
     assert_int_equal(end(&s), PYREFS_LEFT);
     assert_int_equal(refs.count, 0); /* nothing is kept of it */
 }
@@ -86,7 +86,27 @@ static void who_holds_nothing_has_left(void **state)
     (void)state;
     make_proxy(task);
     start(&s, PYREFS_MAIN);
-    assert_int_equal(pyrefs_session_end(&refs, &s, false, now), PYREFS_LEFT);
+    assert_int_equal(pyrefs_session_end(&refs, &s, false, true, now), PYREFS_LEFT);
+}
+
+/* The garbage collector closes the session before the decref has arrived. */
+static void decref_on_its_way(void **state)
+{
+    struct pyrefs_session s;
+
+    (void)state;
+    make_proxy(task);
+    make_proxy(others_task);
+    start(&s, PYREFS_MAIN);
+    assert_int_equal(pyrefs_session_end(&refs, &s, true, true, now), PYREFS_UNSURE);
+    assert_null(pyrefs_decref(&refs, others_task, now++));
+    assert_ptr_equal(pyrefs_decref(&refs, task, now++), &s);
+
+    make_proxy(task);
+    start(&s, PYREFS_MAIN);
+    assert_int_equal(pyrefs_session_end(&refs, &s, true, true, now), PYREFS_UNSURE);
+    pyrefs_session_over(&refs, &s); /* nothing came */
+    assert_null(pyrefs_decref(&refs, task, now++));
 }
 
 /* Whatever another process does with proxies of the same queue. */
@@ -98,14 +118,14 @@ static void others_do_not_count(void **state)
     make_proxy(task);
     start(&s, PYREFS_MAIN);
     make_proxy(others_task);
-    pyrefs_decref(&refs, others_task, now++);
+    (void)pyrefs_decref(&refs, others_task, now++);
     assert_int_equal(end(&s), PYREFS_DIED);
 
     make_proxy(task);
     start(&s, PYREFS_MAIN);
     pyrefs_create(&refs, others_task);
     pyrefs_incref(&refs, others_task); /* and dies in the middle */
-    pyrefs_decref(&refs, task, now++);
+    (void)pyrefs_decref(&refs, task, now++);
     assert_int_equal(end(&s), PYREFS_LEFT);
 }
 
@@ -117,9 +137,9 @@ static void proxy_dropped_long_before_the_exit(void **state)
     make_proxy(task);
     make_proxy(result);
     start(&s, PYREFS_MAIN);
-    pyrefs_decref(&refs, task, now++); /* del task */
+    (void)pyrefs_decref(&refs, task, now++); /* del task */
     now += 1000 * PYREFS_FRESH_MS;
-    pyrefs_decref(&refs, result, now++);
+    (void)pyrefs_decref(&refs, result, now++);
     assert_int_equal(end(&s), PYREFS_LEFT);
 }
 
@@ -134,7 +154,7 @@ static void the_proxy_that_took_it_decides(void **state)
     pyrefs_session_open(&s, PYREFS_MAIN);
     pyrefs_session_use(&refs, &s, task, true);
     pyrefs_session_use(&refs, &s, others_task, true);
-    pyrefs_decref(&refs, task, now++); /* a temporary proxy */
+    (void)pyrefs_decref(&refs, task, now++); /* a temporary proxy */
     assert_int_equal(end(&s), PYREFS_DIED);
 }
 
@@ -149,7 +169,7 @@ static void more_proxies_than_a_session_remembers(void **state)
         pyrefs_session_use(&refs, &s, (struct pyrefs_key){i, i}, true);
     }
     for (uint64_t i = 1; i <= 3 * PYREFS_USED_MAX; i++)
-        pyrefs_decref(&refs, (struct pyrefs_key){i, i}, now++);
+        (void)pyrefs_decref(&refs, (struct pyrefs_key){i, i}, now++);
     assert_int_equal(end(&s), PYREFS_LEFT);
     assert_int_equal(refs.count, 0);
 }
@@ -162,7 +182,7 @@ static void after_a_restart(void **state)
     start(&s, PYREFS_MAIN); /* idents that this process never gave */
     assert_int_equal(end(&s), PYREFS_DIED);
     start(&s, PYREFS_MAIN);
-    pyrefs_decref(&refs, task, now++);
+    (void)pyrefs_decref(&refs, task, now++);
     assert_int_equal(end(&s), PYREFS_LEFT);
 }
 
@@ -191,7 +211,7 @@ static void forked_child_is_judged(void **state)
 
     pyrefs_incref(&refs, task);
     start(&child, PYREFS_CHILD);
-    pyrefs_decref(&refs, task, now++);
+    (void)pyrefs_decref(&refs, task, now++);
     assert_int_equal(end(&child), PYREFS_LEFT);
 }
 
@@ -206,12 +226,12 @@ static void one_farewell_excuses_one_of_a_family(void **state)
     pyrefs_incref(&refs, task);
     start(&a, PYREFS_MAIN);
     start(&b, PYREFS_MAIN);
-    pyrefs_decref(&refs, task, now++);
+    (void)pyrefs_decref(&refs, task, now++);
     assert_int_equal(end(&a), PYREFS_LEFT);
     assert_int_equal(end(&b), PYREFS_DIED);
 
     start(&a, PYREFS_MAIN);
-    pyrefs_decref(&refs, task, now); /* a child that never called */
+    (void)pyrefs_decref(&refs, task, now); /* a child that never called */
     now += PYREFS_FRESH_MS + 1;
     assert_int_equal(end(&a), PYREFS_DIED);
 }
@@ -252,7 +272,7 @@ static void ceiling_forgets_the_oldest(void **state)
     for (uint64_t i = 1000; i < 10000; i++)
         make_proxy((struct pyrefs_key){1, i});
     assert_int_equal(refs.count, 1000);
-    pyrefs_decref(&refs, task, now++);
+    (void)pyrefs_decref(&refs, task, now++);
     assert_int_equal(end(&s), PYREFS_LEFT);
 }
 
@@ -277,6 +297,7 @@ int main(void)
         T(clean_exit_is_left),
         T(kill_is_death),
         T(who_holds_nothing_has_left),
+        T(decref_on_its_way),
         T(others_do_not_count),
         T(proxy_dropped_long_before_the_exit),
         T(the_proxy_that_took_it_decides),
