@@ -218,8 +218,10 @@ void pyrefs_session_over(struct pyrefs *r, struct pyrefs_session *s)
 {
     struct pyproxy *held = s->held;
 
-    if (s->waiting)
+    if (s->waiting) {
+        TQ_ASSERT(held != NULL && held->waiting != NULL);
         DL_DELETE(held->waiting, s);
+    }
     s->waiting = false;
     /* Each farewell is for one session of its family. */
     for (unsigned i = 0; i < s->used_count; i++) {
