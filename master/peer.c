@@ -7,7 +7,7 @@
 #include "common/assert.h"
 #include "common/err.h"
 #include "common/mem.h"
-#include "master/pydialect.h"
+#include "master/python/dialect.h"
 
 #define PEER_TAG 0x70656572u
 

@@ -4,7 +4,7 @@
  *       |                 |----accept_connection--> SESSION --eof--> CLOSING, or LIMBO --> CLOSING
  *       |--wrong answer--> REFUSED --delay--> CLOSING
  *
- * LIMBO: the socket is closed, but whether the client left cleanly is not decided yet (pyrefs.h).
+ * LIMBO: the socket is closed, but whether the client left cleanly is not decided yet (python/refs.h).
  * Any state may go to CLOSING: peer_close is repeatable, and the memory goes in the close callback. */
 #ifndef MASTER_PEER_H
 #define MASTER_PEER_H

@@ -7,7 +7,7 @@
 #include "common/mem.h"
 #include "master/demo.h"
 #include "master/peer.h"
-#include "master/pydialect.h"
+#include "master/python/dialect.h"
 #include "proto/python/item.h"
 
 #define WEAK_KEY_BYTES 16

@@ -9,8 +9,8 @@
 
 #include "master/config.h"
 #include "master/halfopen.h"
-#include "master/pyregistry.h"
-#include "master/pyrefs.h"
+#include "master/python/registry.h"
+#include "master/python/refs.h"
 #include "proto/session.h"
 
 #define SERVER_READ_BUFFER_BYTES (64 * 1024)

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "common/mem.h"
-#include "master/pyrefs.h"
+#include "master/python/refs.h"
 
 static const struct pyrefs_key task = {1, 100};
 static const struct pyrefs_key result = {2, 101};

@@ -1,11 +1,11 @@
-#include "master/pydialect.h"
+#include "master/python/dialect.h"
 
 #include <string.h>
 
 #include "common/assert.h"
 #include "common/err.h"
 #include "common/mem.h"
-#include "master/pycall.h"
+#include "master/python/call.h"
 
 #define SHOWN_MAX 120
 

@@ -1,4 +1,4 @@
-#include "master/pycall.h"
+#include "master/python/call.h"
 
 #include <math.h>
 #include <stdio.h>

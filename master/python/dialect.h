@@ -1,6 +1,6 @@
 /* Python's manager protocol on a peer: control requests, sessions, and replies from effects. */
-#ifndef MASTER_PYDIALECT_H
-#define MASTER_PYDIALECT_H
+#ifndef MASTER_PYTHON_DIALECT_H
+#define MASTER_PYTHON_DIALECT_H
 
 #include "master/peer.h"
 

@@ -4,8 +4,8 @@
  * expires; each create adds a serial to it (queue:X#0123456789abcdef), so that each proxy is known by its own
  * ident, and any serial will do. What a client makes through a factory goes away when its count falls to
  * zero. Pure. */
-#ifndef MASTER_PYREGISTRY_H
-#define MASTER_PYREGISTRY_H
+#ifndef MASTER_PYTHON_REGISTRY_H
+#define MASTER_PYTHON_REGISTRY_H
 
 #include "common/bytes.h"
 #include "common/buf.h"

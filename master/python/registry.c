@@ -1,4 +1,4 @@
-#include "master/pyregistry.h"
+#include "master/python/registry.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* Binds a Python call of a queue method to its parameters, as CPython does, with its words for what is
  * wrong; and reads `block` and `timeout` as queue.Queue does. Pure. */
-#ifndef MASTER_PYCALL_H
-#define MASTER_PYCALL_H
+#ifndef MASTER_PYTHON_CALL_H
+#define MASTER_PYTHON_CALL_H
 
 #include "master/core/broker.h"
 #include "proto/python/manager.h"

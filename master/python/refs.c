@@ -1,4 +1,4 @@
-#include "master/pyrefs.h"
+#include "master/python/refs.h"
 
 #include <string.h>
 

@@ -22,8 +22,8 @@
  * of the family that ends.
  *
  * Pure: the clock is passed in. One loop thread. */
-#ifndef MASTER_PYREFS_H
-#define MASTER_PYREFS_H
+#ifndef MASTER_PYTHON_REFS_H
+#define MASTER_PYTHON_REFS_H
 
 #include <stdbool.h>
 #include <stddef.h>
