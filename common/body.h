@@ -20,6 +20,11 @@ struct tq_body {
     uint8_t data[];
 };
 
+/* Larger ones stand in a pool (pool.h), whose memory goes back to the system bit by bit when they go; smaller
+ * ones are soon gone: what is kept of them for long is a copy. With the address sanitizer all are malloc's,
+ * so that it sees each byte too far, and those that nobody releases. */
+#define TQ_BODY_SMALL_MAX 440u
+
 /* len bytes of data, uninitialised, one reference; NULL when out of memory. */
 struct tq_body *tq_body_new(uint32_t len);
 struct tq_body *tq_body_ref(struct tq_body *b);

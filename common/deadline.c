@@ -60,17 +60,40 @@ void tq_deadlines_deinit(struct tq_deadlines *d)
     *d = (struct tq_deadlines){0};
 }
 
+int tq_deadlines_reserve(struct tq_deadlines *d, size_t n)
+{
+    size_t need = d->count + d->reserved + n;
+    size_t cap = d->cap ? d->cap : 64;
+    struct tq_deadline **heap;
+
+    if (need > d->cap) {
+        while (cap < need)
+            cap *= 2;
+        heap = tq_realloc(d->heap, cap * sizeof(*heap));
+        if (heap == NULL)
+            return TQ_ENOMEM;
+        d->heap = heap;
+        d->cap = cap;
+    }
+    d->reserved += n;
+    return TQ_OK;
+}
+
+void tq_deadlines_unreserve(struct tq_deadlines *d, size_t n)
+{
+    TQ_ASSERT(n <= d->reserved);
+    d->reserved -= n;
+}
+
 int tq_deadline_set(struct tq_deadlines *d, struct tq_deadline *n, uint64_t at_ms)
 {
     if (n->place == 0) {
-        if (d->count == d->cap) {
-            size_t cap = d->cap ? d->cap * 2 : 64;
-            struct tq_deadline **heap = tq_realloc(d->heap, cap * sizeof(*heap));
+        if (d->count + d->reserved == d->cap) {
+            int rv = tq_deadlines_reserve(d, 1);
 
-            if (heap == NULL)
-                return TQ_ENOMEM;
-            d->heap = heap;
-            d->cap = cap;
+            if (rv != TQ_OK)
+                return rv;
+            tq_deadlines_unreserve(d, 1);
         }
         n->at_ms = at_ms;
         n->seq = d->seq++;

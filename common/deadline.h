@@ -19,6 +19,7 @@ struct tq_deadlines {
     struct tq_deadline **heap;
     size_t count;
     size_t cap;
+    size_t reserved; /* places that are kept for nodes which are not set */
     uint64_t seq;
 };
 
@@ -34,6 +35,11 @@ static inline bool tq_deadline_is_set(const struct tq_deadline *n)
 {
     return n->place != 0;
 }
+
+/* Keeps a place for a node that may be set later, when it must not fail. TQ_ENOMEM. Whoever sets it calls
+ * tq_deadlines_unreserve just before. */
+int tq_deadlines_reserve(struct tq_deadlines *d, size_t n);
+void tq_deadlines_unreserve(struct tq_deadlines *d, size_t n);
 
 /* The next deadline, or UINT64_MAX when there is none. */
 uint64_t tq_deadlines_next_ms(const struct tq_deadlines *d);

@@ -400,11 +400,11 @@ static void print_option(FILE *out, const struct tq_opt *o)
     const char *dflt = o->dflt;
     int at = o->arg != NULL ? fprintf(out, "  --%s %s", o->name, o->arg) : fprintf(out, "  --%s", o->name);
 
-    if (o->type == TQ_OPT_NUMBER || o->type == TQ_OPT_SECONDS)
+    if (dflt == NULL && (o->type == TQ_OPT_NUMBER || o->type == TQ_OPT_SECONDS))
         dflt = value_text(o, value, *o->number);
     if (dflt != NULL)
         snprintf(prose, sizeof prose, "%s (default %s%s)", o->help, dflt,
-                 o->type == TQ_OPT_SECONDS ? " s" : "");
+                 o->type == TQ_OPT_SECONDS && o->dflt == NULL ? " s" : "");
     else
         snprintf(prose, sizeof prose, "%s", o->help);
     print_wrapped(out, at, prose);

@@ -26,7 +26,7 @@ struct tq_opt {
     uint64_t min;
     uint64_t max;
     uint64_t *number; /* NUMBER, SECONDS: also the default, shown in the help */
-    const char *dflt; /* STRING: default shown in the help, or NULL */
+    const char *dflt; /* default shown in the help, or NULL: a STRING has none, else what `number` holds */
     bool *flag;       /* FLAG without set */
     /* STRING, FLAG: 0 or negative with the reason (cause and remedy) in err. A reason that does not begin
      * with "--" gets "--name: " in front. */
@@ -53,5 +53,21 @@ int tq_opt_host_port(const char *text, char *host, size_t host_size, uint16_t *r
  * (may be empty): one line to show. TQ_EINVAL, TQ_EIO, TQ_ENOMEM. */
 int tq_opt_authkey(const char *file, const char *text, uint8_t **ret_key, size_t *ret_len,
                    char err[TQ_OPT_ERROR_MAX], char warn[TQ_OPT_ERROR_MAX]);
+
+/* A file with secrets in it. */
+struct tq_opt_secret_file {
+    const char *what; /* "key file" */
+    const char *hint; /* what to do when it is empty */
+    size_t max_bytes;
+    bool regular_only; /* for a running program: a pipe could keep it waiting */
+};
+
+/* The key file of tq_opt_authkey. */
+extern const struct tq_opt_secret_file tq_opt_key_file;
+
+/* Its content, without one newline at its end: 1 to max_bytes bytes. Results as of tq_opt_authkey. Whoever
+ * frees it wipes it. */
+int tq_opt_read_secret_file(const struct tq_opt_secret_file *kind, const char *path, uint8_t **ret_bytes,
+                            size_t *ret_len, char err[TQ_OPT_ERROR_MAX], char warn[TQ_OPT_ERROR_MAX]);
 
 #endif

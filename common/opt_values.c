@@ -114,13 +114,13 @@ int tq_opt_host_port(const char *text, char *host, size_t host_size, uint16_t *r
 
 /* ---- the authkey ---- */
 
-static int keep_key(const void *bytes, size_t n, uint8_t **ret_key, size_t *ret_len,
+static int keep_key(const char *what, const void *bytes, size_t n, uint8_t **ret_key, size_t *ret_len,
                     char err[TQ_OPT_ERROR_MAX])
 {
     uint8_t *key = tq_malloc(n);
 
     if (key == NULL) {
-        snprintf(err, TQ_OPT_ERROR_MAX, "no memory for the authkey");
+        snprintf(err, TQ_OPT_ERROR_MAX, "no memory for the %s", what);
         return TQ_ENOMEM;
     }
     memcpy(key, bytes, n);
@@ -145,7 +145,7 @@ static int key_from_text(const char *source, const char *text, uint8_t **ret_key
                  TQ_AUTHKEY_MAX_BYTES);
         return TQ_EINVAL;
     }
-    return keep_key(text, n, ret_key, ret_len, err);
+    return keep_key("authkey", text, n, ret_key, ret_len, err);
 }
 
 /* Up to `size` bytes; the number, or a negative errno. */
@@ -176,40 +176,76 @@ static bool is_service_credential(const char *path)
     return n > 0 && strncmp(path, dir, n) == 0 && path[n] == '/';
 }
 
-static int key_from_fd(int fd, const char *path, const char *name, uint8_t **ret_key, size_t *ret_len,
-                       char err[TQ_OPT_ERROR_MAX], char warn[TQ_OPT_ERROR_MAX])
+const struct tq_opt_secret_file tq_opt_key_file = {
+    .what = "key file", .hint = KEYGEN_HINT, .max_bytes = TQ_AUTHKEY_MAX_BYTES};
+
+/* The content is in `bytes`, which takes kind->max_bytes and three more. */
+static int secret_from_fd(const struct tq_opt_secret_file *kind, int fd, const char *name, uint8_t *bytes,
+                          uint8_t **ret_bytes, size_t *ret_len, char err[TQ_OPT_ERROR_MAX])
 {
-    uint8_t bytes[TQ_AUTHKEY_MAX_BYTES + 3]; /* "\r\n" and one too many */
-    struct stat st;
-    ssize_t got = read_up_to(fd, bytes, sizeof bytes);
+    size_t size = kind->max_bytes + 3; /* "\r\n" and one too many */
+    ssize_t got = read_up_to(fd, bytes, size);
     size_t n;
-    int r;
 
     if (got < 0) {
-        snprintf(err, TQ_OPT_ERROR_MAX, "cannot read the key file '%s': %s", name, strerror((int)-got));
+        snprintf(err, TQ_OPT_ERROR_MAX, "cannot read the %s '%s': %s", kind->what, name, strerror((int)-got));
         return TQ_EIO;
     }
     n = (size_t)got;
-    if (n > 0 && n < sizeof bytes && bytes[n - 1] == '\n') {
+    if (n > 0 && n < size && bytes[n - 1] == '\n') {
         n--;
         if (n > 0 && bytes[n - 1] == '\r')
             n--;
     }
     if (n == 0) {
-        snprintf(err, TQ_OPT_ERROR_MAX, "the key file '%s' is empty; " KEYGEN_HINT, name);
-        r = TQ_EINVAL;
-    } else if (n > TQ_AUTHKEY_MAX_BYTES) {
-        snprintf(err, TQ_OPT_ERROR_MAX, "the key file '%s' is longer than %d bytes; is it the right file?",
-                 name, TQ_AUTHKEY_MAX_BYTES);
-        r = TQ_EINVAL;
-    } else {
-        r = keep_key(bytes, n, ret_key, ret_len, err);
+        snprintf(err, TQ_OPT_ERROR_MAX, "the %s '%s' is empty; %s", kind->what, name, kind->hint);
+        return TQ_EINVAL;
     }
-    explicit_bzero(bytes, sizeof bytes);
-    if (r == 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 0077) != 0 &&
-        !is_service_credential(path))
-        snprintf(warn, TQ_OPT_ERROR_MAX, "the key file '%s' is open to other users (mode %04o): chmod 600 it",
-                 name, (unsigned)(st.st_mode & 07777));
+    if (n > kind->max_bytes) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "the %s '%s' is longer than %zu bytes; is it the right file?",
+                 kind->what, name, kind->max_bytes);
+        return TQ_EINVAL;
+    }
+    return keep_key(kind->what, bytes, n, ret_bytes, ret_len, err);
+}
+
+int tq_opt_read_secret_file(const struct tq_opt_secret_file *kind, const char *path, uint8_t **ret_bytes,
+                            size_t *ret_len, char err[TQ_OPT_ERROR_MAX], char warn[TQ_OPT_ERROR_MAX])
+{
+    char name[SHOWN_MAX_CHARS * 2];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (kind->regular_only ? O_NONBLOCK : 0));
+    size_t size = kind->max_bytes + 3;
+    uint8_t *bytes;
+    struct stat st;
+    int r;
+
+    err[0] = '\0';
+    warn[0] = '\0';
+    tq_log_quote(name, sizeof name, path, strlen(path));
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "cannot open the %s '%s': %s", kind->what, name, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return TQ_EIO;
+    }
+    bytes = tq_malloc(size);
+    /* of a folder the read itself says so */
+    if (kind->regular_only && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "the %s '%s' is no regular file, and may keep one waiting; write one",
+                 kind->what, name);
+        r = TQ_EIO;
+    } else if (bytes == NULL) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "no memory for the %s", kind->what);
+        r = TQ_ENOMEM;
+    } else {
+        r = secret_from_fd(kind, fd, name, bytes, ret_bytes, ret_len, err);
+        explicit_bzero(bytes, size);
+    }
+    tq_free(bytes);
+    close(fd);
+    if (r == 0 && S_ISREG(st.st_mode) && (st.st_mode & 0077) != 0 && !is_service_credential(path))
+        snprintf(warn, TQ_OPT_ERROR_MAX, "the %s '%s' is open to other users (mode %04o): chmod 600 it",
+                 kind->what, name, (unsigned)(st.st_mode & 07777));
     return r;
 }
 
@@ -221,19 +257,8 @@ int tq_opt_authkey(const char *file, const char *text, uint8_t **ret_key, size_t
 
     err[0] = '\0';
     warn[0] = '\0';
-    if (file != NULL) {
-        char name[SHOWN_MAX_CHARS * 2];
-        int fd = open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-
-        tq_log_quote(name, sizeof name, file, strlen(file));
-        if (fd < 0) {
-            snprintf(err, TQ_OPT_ERROR_MAX, "cannot open the key file '%s': %s", name, strerror(errno));
-            return TQ_EIO;
-        }
-        r = key_from_fd(fd, file, name, ret_key, ret_len, err, warn);
-        close(fd);
-        return r;
-    }
+    if (file != NULL)
+        return tq_opt_read_secret_file(&tq_opt_key_file, file, ret_key, ret_len, err, warn);
     if (text != NULL) {
         r = key_from_text("--authkey", text, ret_key, ret_len, err);
         if (r == 0)

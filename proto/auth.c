@@ -221,6 +221,22 @@ void tq_auth_init_client(struct tq_auth *a, struct tq_auth_registry *reg, const 
     init(a, false, reg, key, 1);
 }
 
+int tq_auth_rekey(struct tq_auth *a, const struct tq_auth_key *keys, size_t key_count, const size_t *moved)
+{
+    bool proved =
+        a->state == TQ_AUTH_WAIT_CHALLENGE || a->state == TQ_AUTH_WAIT_VERDICT || a->state == TQ_AUTH_DONE;
+    size_t index = proved ? moved[a->key_index] : 0;
+
+    TQ_ASSERT(a->server && key_count > 0);
+    a->keys = keys;
+    a->key_count = key_count;
+    a->key_index = index != TQ_AUTH_KEY_GONE ? index : 0;
+    if (index != TQ_AUTH_KEY_GONE)
+        return TQ_OK;
+    a->state = TQ_AUTH_FAILED;
+    return TQ_EAUTH;
+}
+
 void tq_auth_deinit(struct tq_auth *a)
 {
     if (a->nonce == NULL)

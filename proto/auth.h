@@ -18,6 +18,7 @@
 
 #define TQ_AUTH_FRAME_MAX_BYTES 256
 #define TQ_AUTH_NONCE_BYTES     40
+#define TQ_AUTH_KEY_GONE        SIZE_MAX
 /* "#CHALLENGE#{sha256}" + nonce */
 #define TQ_AUTH_CHALLENGE_MAX_BYTES 64
 
@@ -79,6 +80,9 @@ struct tq_auth_out {
 void tq_auth_init_server(struct tq_auth *a, struct tq_auth_registry *reg, const struct tq_auth_key *keys,
                          size_t key_count);
 void tq_auth_init_client(struct tq_auth *a, struct tq_auth_registry *reg, const struct tq_auth_key *key);
+/* Server: from now on these keys. moved[i]: where the old i-th key is among them, or TQ_AUTH_KEY_GONE.
+ * TQ_EAUTH: the peer has proved a key that is gone, and the handshake has failed. */
+int tq_auth_rekey(struct tq_auth *a, const struct tq_auth_key *keys, size_t key_count, const size_t *moved);
 void tq_auth_deinit(struct tq_auth *a); /* takes its challenge out of the registry; repeatable */
 
 /* Begins. Server: out holds the challenge. Client: out is empty. TQ_ENOMEM, TQ_ECRYPTO. */

@@ -85,6 +85,24 @@ static void fail(struct tq_session *s, int err)
     tq_frame_reader_deinit(&s->frames);
 }
 
+int tq_session_rekey(struct tq_session *s, const struct tq_auth_key *keys, size_t key_count,
+                     const size_t *moved)
+{
+    int rv = TQ_OK;
+
+    if (s->handshake != NULL) {
+        rv = tq_auth_rekey(&s->handshake->auth, keys, key_count, moved);
+    } else if (s->open) {
+        size_t index = moved[s->key_index];
+
+        s->key_index = index != TQ_AUTH_KEY_GONE ? (uint32_t)index : 0;
+        rv = index != TQ_AUTH_KEY_GONE ? TQ_OK : TQ_EAUTH;
+    }
+    if (rv != TQ_OK)
+        fail(s, rv);
+    return rv;
+}
+
 static struct tq_span frames_of(struct tq_session_handshake *h, const struct tq_auth_out *out)
 {
     h->out_len = 0;

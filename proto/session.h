@@ -57,6 +57,10 @@ int tq_session_init_server(struct tq_session *s, const struct tq_session_limits 
                            bool md5_refused);
 int tq_session_init_client(struct tq_session *s, const struct tq_session_limits *limits,
                            struct tq_auth_registry *reg, const struct tq_auth_key *key, bool rhel);
+/* A server's keys changed (see tq_auth_rekey): the handshake goes on with the new ones, key_index of an open
+ * session (also one after its deinit) is the new one. TQ_EAUTH: its key is gone, and it has failed. */
+int tq_session_rekey(struct tq_session *s, const struct tq_auth_key *keys, size_t key_count,
+                     const size_t *moved);
 void tq_session_deinit(struct tq_session *s); /* repeatable */
 
 /* First thing to write: a server's challenge; empty for a client. Valid until the next call for this

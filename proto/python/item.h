@@ -32,4 +32,13 @@ int tq_item_from_request(const struct tq_pickle *request, struct tq_pk_range ite
 int tq_item_less(const struct tq_body *a, const struct tq_body *b, bool *ret_less,
                  char text[TQ_ITEM_TEXT_MAX]);
 
+/* The same of items that stand somewhere else than in a body: the whole reply frame, and where in it. */
+struct tq_item_frame {
+    struct tq_span frame;
+    uint32_t item_off;
+    uint32_t item_len;
+};
+int tq_item_frame_less(const struct tq_item_frame *a, const struct tq_item_frame *b, bool *ret_less,
+                       char text[TQ_ITEM_TEXT_MAX]);
+
 #endif

@@ -304,23 +304,24 @@ static int less(struct comparison *c, struct tq_pk_range a, struct tq_pk_range b
 }
 
 /* The item itself when it is one scalar: no scan is needed. */
-static bool quick_scalar(const struct tq_body *body, struct tq_pk_value *v)
+static bool quick_scalar(const struct tq_item_frame *item, struct tq_pk_value *v)
 {
-    uint32_t end = body->item_off + body->item_len;
-    const struct tq_pk_op *op = &tq_pk_ops[body->data[body->item_off]];
+    uint32_t end = item->item_off + item->item_len;
+    const struct tq_pk_op *op = &tq_pk_ops[item->frame.data[item->item_off]];
     uint32_t next;
 
     if (op->act != PK_ACT_PUSH || op->kind == TQ_PK_OTHER)
         return false;
-    next = tq_pk_op_end(body->data, body->item_off, end, op);
-    return next != TQ_PK_CUT && next != TQ_PK_BAD && tq_pk_skip_trailing(body->data, next, end) == end &&
-           tq_pk_scalar(body->data, body->item_off, next, v) == TQ_OK;
+    next = tq_pk_op_end(item->frame.data, item->item_off, end, op);
+    return next != TQ_PK_CUT && next != TQ_PK_BAD &&
+           tq_pk_skip_trailing(item->frame.data, next, end) == end &&
+           tq_pk_scalar(item->frame.data, item->item_off, next, v) == TQ_OK;
 }
 
-static int scan_body(struct comparison *c, struct tq_pickle *p, const struct tq_body *body)
+static int scan_frame(struct comparison *c, struct tq_pickle *p, const struct tq_item_frame *item)
 {
     const char *why;
-    int rv = tq_pickle_scan(p, tq_span(body->data + 4, body->len - 4), &why);
+    int rv = tq_pickle_scan(p, tq_span(item->frame.data + 4, item->frame.len - 4), &why);
 
     if (rv == TQ_OK && p->top_count != 2) {
         tq_pickle_deinit(p);
@@ -331,8 +332,8 @@ static int scan_body(struct comparison *c, struct tq_pickle *p, const struct tq_
     return refuse(c, "item with a malformed value");
 }
 
-int tq_item_less(const struct tq_body *a, const struct tq_body *b, bool *ret_less,
-                 char text[TQ_ITEM_TEXT_MAX])
+int tq_item_frame_less(const struct tq_item_frame *a, const struct tq_item_frame *b, bool *ret_less,
+                       char text[TQ_ITEM_TEXT_MAX])
 {
     struct comparison c;
     struct tq_pk_value x;
@@ -342,7 +343,7 @@ int tq_item_less(const struct tq_body *a, const struct tq_body *b, bool *ret_les
     c.text = text;
     c.depth = 0;
     c.work = 0;
-    c.work_max = WORK_BASE + (uint64_t)WORK_SCALE * ((uint64_t)a->len + b->len);
+    c.work_max = WORK_BASE + (uint64_t)WORK_SCALE * ((uint64_t)a->frame.len + b->frame.len);
     if (quick_scalar(a, &x) && quick_scalar(b, &y)) {
         enum tq_order order;
 
@@ -358,14 +359,23 @@ int tq_item_less(const struct tq_body *a, const struct tq_body *b, bool *ret_les
             return TQ_OK;
         }
     }
-    rv = scan_body(&c, &c.a, a);
+    rv = scan_frame(&c, &c.a, a);
     if (rv != TQ_OK)
         return rv;
-    rv = scan_body(&c, &c.b, b);
+    rv = scan_frame(&c, &c.b, b);
     if (rv == TQ_OK) {
         rv = less(&c, c.a.top[1], c.b.top[1], ret_less);
         tq_pickle_deinit(&c.b);
     }
     tq_pickle_deinit(&c.a);
     return rv;
+}
+
+int tq_item_less(const struct tq_body *a, const struct tq_body *b, bool *ret_less,
+                 char text[TQ_ITEM_TEXT_MAX])
+{
+    struct tq_item_frame x = {tq_span(a->data, a->len), a->item_off, a->item_len};
+    struct tq_item_frame y = {tq_span(b->data, b->len), b->item_off, b->item_len};
+
+    return tq_item_frame_less(&x, &y, ret_less, text);
 }

@@ -50,6 +50,7 @@ enum tq_py_exception {
     TQ_PY_OVERFLOW_ERROR,
     TQ_PY_RUNTIME_ERROR,
     TQ_PY_MEMORY_ERROR,
+    TQ_PY_PERMISSION_ERROR,
 };
 /* text is the exception's argument; NULL for none (Empty, Full and ShutDown have none). */
 int tq_py_reply_error(struct tq_buf *buf, enum tq_py_exception kind, const char *text);
@@ -66,6 +67,8 @@ int tq_py_call_control(struct tq_buf *buf, const char *function, const struct tq
 int tq_py_call_get(struct tq_buf *buf, struct tq_span ident, double timeout_s);
 /* (ident, 'put', (utf8,), {}) */
 int tq_py_call_put_str(struct tq_buf *buf, struct tq_span ident, struct tq_span utf8);
+/* (ident, 'put', (item,), {}): the item of a whole reply frame, as tq_convert_to_python makes one. */
+int tq_py_call_put_item(struct tq_buf *buf, struct tq_span ident, const struct tq_item_frame *item);
 /* (ident, method, (), {}) */
 int tq_py_call_method(struct tq_buf *buf, struct tq_span ident, const char *method);
 

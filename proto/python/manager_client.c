@@ -57,6 +57,30 @@ int tq_py_call_put_str(struct tq_buf *buf, struct tq_span ident, struct tq_span 
     return tq_emit_end(&e);
 }
 
+#define REPLY_PROTO_AT 5  /* of a reply frame: length, PROTO, its argument */
+#define REPLY_FRONT_AT 6  /* what the item's references need */
+#define REPLY_KIND_LEN 12 /* '#RETURN', just before the item */
+
+int tq_py_call_put_item(struct tq_buf *buf, struct tq_span ident, const struct tq_item_frame *item)
+{
+    uint32_t front_end = item->item_off - REPLY_KIND_LEN;
+    size_t start = buf->len;
+    struct tq_emit e;
+
+    tq_emit_begin(&e, buf);
+    tq_emit_raw(&e, tq_span(item->frame.data + REPLY_FRONT_AT, front_end - REPLY_FRONT_AT));
+    tq_emit_mark(&e);
+    tq_emit_str(&e, ident);
+    tq_emit_cstr(&e, "put");
+    tq_emit_raw(&e, tq_span(item->frame.data + item->item_off, item->item_len));
+    tq_emit_tuple_n(&e, 1);
+    tq_emit_empty_dict(&e);
+    tq_emit_tuple(&e);
+    if (e.err == TQ_OK) /* names of classes are read by it */
+        buf->data[start + REPLY_PROTO_AT] = item->frame.data[REPLY_PROTO_AT];
+    return tq_emit_end(&e);
+}
+
 int tq_py_call_method(struct tq_buf *buf, struct tq_span ident, const char *method)
 {
     struct tq_emit e;

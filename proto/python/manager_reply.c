@@ -109,6 +109,7 @@ static void emit_class(struct tq_emit *e, enum tq_py_exception kind)
         [TQ_PY_OVERFLOW_ERROR] = {"builtins", "OverflowError"},
         [TQ_PY_RUNTIME_ERROR] = {"builtins", "RuntimeError"},
         [TQ_PY_MEMORY_ERROR] = {"builtins", "MemoryError"},
+        [TQ_PY_PERMISSION_ERROR] = {"builtins", "PermissionError"},
     };
 
     if (kind == TQ_PY_SHUTDOWN) {

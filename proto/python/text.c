@@ -1,13 +1,6 @@
 #include "proto/python/text.h"
 
-#define END UINT32_MAX
-
-/* Reads one code point after the other. */
-struct reader {
-    const uint8_t *pos;
-    const uint8_t *end;
-    uint8_t form; /* 'V' raw-unicode-escape, 'S' repr, else UTF-8 */
-};
+#define END TQ_TEXT_END
 
 int tq_span_compare(struct tq_span a, struct tq_span b)
 {
@@ -28,7 +21,7 @@ static unsigned hex_digit(uint8_t c)
 }
 
 /* n hex digits at r->pos; END when there are not so many. */
-static uint32_t read_hex(struct reader *r, int n)
+static uint32_t read_hex(struct tq_text_reader *r, int n)
 {
     uint32_t v = 0;
 
@@ -46,7 +39,7 @@ static uint32_t read_hex(struct reader *r, int n)
 }
 
 /* Behind a backslash. */
-static uint32_t read_repr_escape(struct reader *r)
+static uint32_t read_repr_escape(struct tq_text_reader *r)
 {
     static const char names[] = "\\'\"abfnrtv";
     static const char values[] = "\\'\"\a\b\f\n\r\t\v";
@@ -70,7 +63,7 @@ static uint32_t read_repr_escape(struct reader *r)
     return v & 0xff;
 }
 
-static uint32_t read_utf8(struct reader *r)
+static uint32_t read_utf8(struct tq_text_reader *r)
 {
     uint8_t c = *r->pos++;
     int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0;
@@ -81,7 +74,7 @@ static uint32_t read_utf8(struct reader *r)
     return v;
 }
 
-static uint32_t read_code_point(struct reader *r)
+uint32_t tq_text_next(struct tq_text_reader *r)
 {
     uint8_t c;
 
@@ -94,6 +87,10 @@ static uint32_t read_code_point(struct reader *r)
         return c;
     if (r->form == 'S')
         return read_repr_escape(r);
+    if (r->literal || *r->pos == '\\') { /* two of them are two, whatever follows */
+        r->literal = !r->literal;
+        return '\\';
+    }
     if (*r->pos == 'u' || *r->pos == 'U') {
         int digits = *r->pos == 'u' ? 4 : 8;
         uint32_t v;
@@ -107,24 +104,26 @@ static uint32_t read_code_point(struct reader *r)
     return '\\';
 }
 
-static struct reader reader_of(const struct tq_pk_value *v)
+struct tq_text_reader tq_text_reader(const struct tq_pk_value *v)
 {
-    return (struct reader){v->bytes.data, v->bytes.data + v->bytes.len, v->escaped ? v->opcode : 'X'};
+    return (struct tq_text_reader){.pos = v->bytes.data,
+                                   .end = v->bytes.data + v->bytes.len,
+                                   .form = v->escaped ? v->opcode : (uint8_t)'X'};
 }
 
 int tq_text_compare(const struct tq_pk_value *a, const struct tq_pk_value *b)
 {
-    struct reader x;
-    struct reader y;
+    struct tq_text_reader x;
+    struct tq_text_reader y;
 
     /* The order of UTF-8 bytes is that of the code points, surrogates included. */
     if (!a->escaped && !b->escaped)
         return tq_span_compare(a->bytes, b->bytes);
-    x = reader_of(a);
-    y = reader_of(b);
+    x = tq_text_reader(a);
+    y = tq_text_reader(b);
     for (;;) {
-        uint32_t c = read_code_point(&x);
-        uint32_t d = read_code_point(&y);
+        uint32_t c = tq_text_next(&x);
+        uint32_t d = tq_text_next(&y);
 
         if (c != d) {
             if (c == END || d == END)
