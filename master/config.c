@@ -48,6 +48,11 @@ static int set_authkey(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
     return set_text(&((struct config *)ctx)->authkey_text, value, err);
 }
 
+static int set_keys_file(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
+{
+    return set_text(&((struct config *)ctx)->keys_file, value, err);
+}
+
 static int set_log_level(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
@@ -74,7 +79,7 @@ static struct config_queue *add_queue(struct config *c)
     return &list[c->queue_count];
 }
 
-static const struct config_queue *find_queue(const struct config *c, const char *name)
+static struct config_queue *find_queue(const struct config *c, const char *name)
 {
     for (unsigned i = 0; i < c->queue_count; i++) {
         if (strcmp(c->queues[i].name, name) == 0)
@@ -107,132 +112,6 @@ static int set_queue(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
     *slot = q;
     c->queue_count++;
     return TQ_OK;
-}
-
-static int parse_kind(struct config_queue *q, const char *value)
-{
-    static const char *const names[] = {"fifo", "lifo", "priority"};
-
-    for (unsigned i = 0; i < 3; i++) {
-        if (strcmp(value, names[i]) == 0) {
-            q->conf.kind = (enum broker_kind)i;
-            return TQ_OK;
-        }
-    }
-    return TQ_EINVAL;
-}
-
-static int parse_ack(struct config_queue *q, const char *value)
-{
-    static const char *const names[] = {"auto", "explicit", "get"};
-
-    for (unsigned i = 0; i < 3; i++) {
-        if (strcmp(value, names[i]) == 0) {
-            q->conf.ack = (enum broker_ack)i;
-            return TQ_OK;
-        }
-    }
-    return TQ_EINVAL;
-}
-
-static int parse_maxsize(struct config_queue *q, const char *value)
-{
-    char *end;
-    long long n;
-
-    if (*value < '0' || *value > '9')
-        return TQ_EINVAL;
-    n = strtoll(value, &end, 10);
-    if (*end != '\0' || n > 1000000000000LL)
-        return TQ_EINVAL;
-    q->conf.maxsize = n;
-    return TQ_OK;
-}
-
-static int parse_typeid(struct config_queue *q, const char *value)
-{
-    if (*value == '\0' || strlen(value) > BROKER_QUEUE_NAME_MAX || q->typeid_count == CONFIG_TYPEIDS_MAX)
-        return TQ_EINVAL;
-    q->typeids[q->typeid_count] = tq_strdup(value);
-    if (q->typeids[q->typeid_count] == NULL)
-        return TQ_ENOMEM;
-    q->typeid_count++;
-    return TQ_OK;
-}
-
-static const struct {
-    const char *name;
-    int (*parse)(struct config_queue *q, const char *value);
-    const char *values;
-} queue_settings[] = {
-    {"kind", parse_kind, "fifo, lifo or priority"},
-    {"maxsize", parse_maxsize, "a whole number of items, 0 for no limit"},
-    {"ack", parse_ack, "auto, explicit or get"},
-    {"typeid", parse_typeid, "a name of 1 to 200 characters, at most 16 of them"},
-};
-
-static int queue_setting(struct config_queue *q, char *part, char err[TQ_OPT_ERROR_MAX])
-{
-    char *value = strchr(part, '=');
-
-    if (value != NULL)
-        *value++ = '\0';
-    for (size_t i = 0; i < sizeof(queue_settings) / sizeof(queue_settings[0]); i++) {
-        if (strcmp(part, queue_settings[i].name) != 0)
-            continue;
-        if (value == NULL || queue_settings[i].parse(q, value) != TQ_OK) {
-            snprintf(err, TQ_OPT_ERROR_MAX, "--queue %.60s: %s is %s, not '%.60s'", q->name, part,
-                     queue_settings[i].values, value ? value : "");
-            return TQ_EINVAL;
-        }
-        return TQ_OK;
-    }
-    snprintf(err, TQ_OPT_ERROR_MAX,
-             "--queue %.60s: no setting '%.60s'; the settings are kind=, maxsize=, ack=, typeid=", q->name,
-             part);
-    return TQ_EINVAL;
-}
-
-static bool queue_name_ok(const char *name)
-{
-    size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
-
-    return n >= 1 && n <= BROKER_QUEUE_NAME_MAX && name[n] == '\0';
-}
-
-int config_queue_parse(struct config_queue *q, const char *spec, char err[TQ_OPT_ERROR_MAX])
-{
-    char *copy = tq_strdup(spec);
-    char *rest = copy;
-    char *part;
-    int rv = TQ_OK;
-
-    *q = (struct config_queue){0};
-    if (copy == NULL) {
-        snprintf(err, TQ_OPT_ERROR_MAX, "out of memory");
-        return TQ_ENOMEM;
-    }
-    part = strsep(&rest, ",");
-    if (!queue_name_ok(part)) {
-        snprintf(err, TQ_OPT_ERROR_MAX,
-                 "--queue '%.60s': a queue's name is 1 to 200 of the characters A-Z a-z 0-9 . _ -", part);
-        rv = TQ_EINVAL;
-    } else {
-        memcpy(q->name, part, strlen(part) + 1);
-    }
-    while (rv == TQ_OK && (part = strsep(&rest, ",")) != NULL)
-        rv = queue_setting(q, part, err);
-    tq_free(copy);
-    if (rv != TQ_OK)
-        config_queue_deinit(q);
-    return rv;
-}
-
-void config_queue_deinit(struct config_queue *q)
-{
-    for (unsigned i = 0; i < q->typeid_count; i++)
-        tq_free(q->typeids[i]);
-    q->typeid_count = 0;
 }
 
 static int add_default_queue(struct config *c, const char *name, char err[TQ_OPT_ERROR_MAX])
@@ -293,12 +172,63 @@ static int check_names(const struct config *c, char err[TQ_OPT_ERROR_MAX])
     return TQ_OK;
 }
 
-static int finish(struct config *c, char err[TQ_OPT_ERROR_MAX])
+bool config_is_standard_queue(const char *name)
+{
+    return strcmp(name, "task_queue") == 0 || strcmp(name, "result_queue") == 0;
+}
+
+/* As in Python's example: what a native worker makes of a task is found in result_queue. */
+static int add_standard_queues(struct config *c, char err[TQ_OPT_ERROR_MAX])
 {
     int rv = add_default_queue(c, "task_queue", err);
+    struct config_queue *tasks;
 
     if (rv == TQ_OK)
         rv = add_default_queue(c, "result_queue", err);
+    if (rv != TQ_OK)
+        return rv;
+    tasks = find_queue(c, "task_queue");
+    if (!tasks->has_result) {
+        tasks->result = tq_strdup("result_queue");
+        if (tasks->result == NULL) {
+            snprintf(err, TQ_OPT_ERROR_MAX, "out of memory");
+            return TQ_ENOMEM;
+        }
+        tasks->conf.result = tasks->result;
+    }
+    if (tasks->conf.expires_ms != 0 || find_queue(c, "result_queue")->conf.expires_ms != 0) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "--queue: task_queue and result_queue always exist: no expires_ms");
+        return TQ_EINVAL;
+    }
+    return TQ_OK;
+}
+
+/* Queues that others name for results and dead letters, and nobody declares. */
+static int add_named_queues(struct config *c, char err[TQ_OPT_ERROR_MAX])
+{
+    for (unsigned i = 0; i < c->queue_count; i++) {
+        const char *names[] = {c->queues[i].result, c->queues[i].dead};
+
+        for (unsigned k = 0; k < 2; k++) {
+            int rv = names[k] != NULL ? add_default_queue(c, names[k], err) : TQ_OK;
+
+            if (rv != TQ_OK)
+                return rv;
+        }
+    }
+    return TQ_OK;
+}
+
+static int finish(struct config *c, char err[TQ_OPT_ERROR_MAX])
+{
+    int rv = add_standard_queues(c, err);
+
+    if (rv == TQ_OK)
+        rv = add_named_queues(c, err);
+    if (rv == TQ_OK && c->limits.output_bytes < 2 * c->limits.reply_bytes) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "--max-output-bytes is at least twice --max-reply-bytes");
+        rv = TQ_EINVAL;
+    }
     if (rv == TQ_OK)
         rv = check_names(c, err);
     if (rv == TQ_OK && c->listen_count == 0)
@@ -333,10 +263,18 @@ int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_
          .arg = "KEY",
          .set = set_authkey,
          .help = "the key as text (other users can see it in the process list)"},
+        {.name = "keys-file",
+         .type = TQ_OPT_STRING,
+         .arg = "FILE",
+         .set = set_keys_file,
+         .help =
+             "further keys with names and rights, one a line: NAME ROLE SECRET [put=QUEUE,...] "
+             "[get=QUEUE,...]; "
+             "the role is producer, worker, observer or admin; read again, like --authkey-file, at SIGHUP"},
         {.name = "allow-weak-authkey",
          .type = TQ_OPT_FLAG,
          .flag = &c->allow_weak_authkey,
-         .help = "let a key of less than 16 bytes protect an address other than loopback"},
+         .help = "let keys of less than 16 bytes protect an address other than loopback"},
         {.name = "refuse-md5",
          .type = TQ_OPT_FLAG,
          .flag = &c->refuse_md5,
@@ -346,8 +284,12 @@ int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_
          .arg = "NAME[,SETTING=VALUE]...",
          .set = set_queue,
          .help =
-             "declare a queue: kind=fifo|lifo|priority, maxsize=N, ack=auto|explicit|get, "
-             "typeid=ID (a further name for Python's register); task_queue and result_queue always exist"},
+             "declare a queue: kind=fifo|lifo|priority, maxsize=N, full=block|reject, result=QUEUE, "
+             "dead=QUEUE (for what failed for good), max_attempts=N, max_deliveries=N, retry_ms=, "
+             "retry_max_ms=, lease_ms=, grace_ms=, ttl_ms=, retention_ms=, expires_ms= (times: 1500, 30s, "
+             "5min, 1h, 2d), rate_per_s=N, rate_burst=N, concurrency=N, paused=true, "
+             "ack=auto|explicit|get, typeid=ID (a further name for Python's register); task_queue and "
+             "result_queue always exist"},
         {.name = "memory",
          .type = TQ_OPT_FLAG,
          .flag = &c->memory,
@@ -391,9 +333,26 @@ int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_
     for (size_t i = 0; i < count; i++) {
         if (strcmp(table[i].name, "preauth-timeout") == 0)
             table[i].group = "Limits";
+        if (strcmp(table[i].name, "max-memory-bytes") == 0)
+            table[i].dflt = "three quarters of this system's memory";
     }
     rv = tq_opt_parse(table, count, c, argc, argv, USAGE, err);
     return rv != TQ_OK ? rv : finish(c, err);
+}
+
+static void wipe_authkey(struct config *c)
+{
+    if (c->authkey != NULL)
+        explicit_bzero(c->authkey, c->authkey_len);
+    tq_free(c->authkey);
+    c->authkey = NULL;
+    c->authkey_len = 0;
+}
+
+void config_forget_authkey(struct config *c)
+{
+    if (c->authkey_file != NULL)
+        wipe_authkey(c);
 }
 
 void config_deinit(struct config *c)
@@ -402,7 +361,10 @@ void config_deinit(struct config *c)
         config_queue_deinit(&c->queues[i]);
     tq_free(c->queues);
     tq_free(c->authkey_file);
+    if (c->authkey_text != NULL)
+        explicit_bzero(c->authkey_text, strlen(c->authkey_text));
     tq_free(c->authkey_text);
-    tq_free(c->authkey);
+    wipe_authkey(c);
+    tq_free(c->keys_file);
     *c = (struct config){0};
 }

@@ -15,7 +15,12 @@ struct config_queue {
     struct broker_queue_conf conf;
     char *typeids[CONFIG_TYPEIDS_MAX]; /* beyond NAME and get_NAME */
     unsigned typeid_count;
+    char *result; /* what conf.result points at, or NULL */
+    char *dead;   /* the same of conf.dead */
+    bool has_result;
 };
+
+#define CONFIG_MEMORY_AUTO UINT64_MAX /* limits.memory_bytes: it was not given */
 
 /* Every cap of the daemon, in one table with unit and default: limits_list.h. */
 struct limits {
@@ -32,6 +37,7 @@ struct config {
     unsigned listen_count;
     char *authkey_file;
     char *authkey_text;
+    char *keys_file;
     uint8_t *authkey; /* NULL when there is none: the empty key, loopback only */
     size_t authkey_len;
     char authkey_warning[TQ_OPT_ERROR_MAX];
@@ -48,12 +54,17 @@ struct config {
 };
 
 /* 0; 1: help was printed; 2: version was asked; TQ_EINVAL (usage) or another (failure) with one line in err
- * (cause and remedy). task_queue and result_queue are always among the queues afterwards. Deinit in every
+ * (cause and remedy). task_queue and result_queue are always among the queues afterwards, and so are
+ * those that `result` and `dead` name. Deinit in every
  * case. */
 int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_MAX]);
+/* task_queue and result_queue: they always exist. */
+bool config_is_standard_queue(const char *name);
+/* Wipes the authkey if it is in a file, from which it can be read again. */
+void config_forget_authkey(struct config *c);
 void config_deinit(struct config *c);
 
-/* "NAME[,kind=fifo|lifo|priority][,maxsize=N][,ack=auto|explicit|get][,typeid=ID]..." into *q. */
+/* "NAME[,SETTING=VALUE]..." into *q: policies by their names, and typeid=ID. */
 int config_queue_parse(struct config_queue *q, const char *spec, char err[TQ_OPT_ERROR_MAX]);
 void config_queue_deinit(struct config_queue *q);
 

@@ -3,6 +3,7 @@
 #include "common/digest.h"
 #include "common/err.h"
 #include "common/mem.h"
+#include "master/python/handed.h"
 #include "proto/python/manager.h"
 
 #define RESULT_TIMEOUT_MS 10000 /* the example's result.get(timeout=10) */
@@ -79,6 +80,7 @@ static void put_next(struct demo *d)
                               .session = &d->endpoint.session,
                               .queue = d->tasks,
                               .wait_mode = BROKER_WAIT_FOREVER};
+    struct tq_body *body = NULL;
     uint32_t number;
     int rv;
 
@@ -91,12 +93,18 @@ static void put_next(struct demo *d)
     d->to_put--;
     rv = tq_random_bytes(&number, sizeof(number));
     if (rv == TQ_OK)
-        rv = number_item(number % (NUMBER_MOST + 1), &ev.body);
+        rv = number_item(number % (NUMBER_MOST + 1), &body);
     if (rv == TQ_OK) {
         printf("Put task %u...\n", number % (NUMBER_MOST + 1));
         fflush(stdout);
+        ev.payload = (struct broker_payload){.data = body->data,
+                                             .len = body->len,
+                                             .format = BROKER_PYTHON,
+                                             .item_off = body->item_off,
+                                             .item_len = body->item_len,
+                                             .body = body};
         rv = server_step(d->server, &ev);
-        tq_body_unref(ev.body);
+        tq_body_unref(body);
     }
     if (rv != TQ_OK) {
         fprintf(stderr, "task-master: the demo cannot put its tasks: %s\n", tq_strerror(rv));
@@ -104,13 +112,14 @@ static void put_next(struct demo *d)
     }
 }
 
-static void print_result(const struct tq_body *body)
+/* `frame`: what a Python collector would be sent. */
+static void print_frame(struct tq_span frame)
 {
     struct tq_pickle pickle;
     struct tq_pk_value v;
     const char *why;
 
-    if (tq_pickle_scan(&pickle, tq_span(body->data + 4, body->len - 4), &why) != 0) {
+    if (tq_pickle_scan(&pickle, tq_span(frame.data + 4, frame.len - 4), &why) != 0) {
         printf("Result: <unreadable>\n");
         return;
     }
@@ -125,6 +134,23 @@ static void print_result(const struct tq_body *body)
     tq_pickle_deinit(&pickle);
 }
 
+static void print_result(struct demo *d, const struct broker_effect *fx)
+{
+    struct broker_view v;
+    struct tq_buf *buf = &d->server->scratch;
+
+    tq_buf_clear(buf);
+    if (!broker_view_lease(d->server->broker, fx, &v))
+        printf("Result: <removed>\n");
+    else if (pyhanded_is_frame(&v))
+        print_frame(tq_span(v.payload.data, v.payload.len));
+    else if (pyhanded_reply(&v, buf) >= 0)
+        print_frame(tq_buf_span(buf));
+    else
+        printf("Result: <too large>\n");
+    fflush(stdout);
+}
+
 static void on_effect(struct endpoint *ep, struct broker_effect *fx)
 {
     struct demo *d = (struct demo *)ep;
@@ -132,8 +158,7 @@ static void on_effect(struct endpoint *ep, struct broker_effect *fx)
 
     switch (fx->outcome) {
     case BROKER_REPLY_ITEM:
-        print_result(fx->body);
-        fflush(stdout);
+        print_result(d, fx);
         (void)server_step(d->server, &delivered);
         if (--d->left > 0) {
             ask(d);

@@ -24,10 +24,22 @@
       "input kept of a peer whose reply is still being written")                                             \
     X(connections, "max-connections", TQ_OPT_NUMBER, "N", 65536, 1, 1000000, "connections at once")          \
     X(queues, "max-queues", TQ_OPT_NUMBER, "N", 100000, 2, 10000000, "queues at once, made by clients too")  \
-    X(memory_bytes, "max-memory-bytes", TQ_OPT_NUMBER, "BYTES", 0, 0, 1ull << 50,                            \
+    X(memory_bytes, "max-memory-bytes", TQ_OPT_NUMBER, "BYTES", UINT64_MAX, 0, 1ull << 50,                   \
       "items of all queues; over it a queue counts as full; 0: no limit")                                    \
     X(held_per_session, "max-held-per-session", TQ_OPT_NUMBER, "N", 10000, 1, 10000000,                      \
-      "items that one session may hold unacknowledged (ack=explicit)")                                       \
+      "items that one session may hold unacknowledged (native workers, ack=explicit)")                       \
+    X(sessions, "max-sessions", TQ_OPT_NUMBER, "N", 100000, 1, 10000000,                                     \
+      "native sessions, with and without a connection")                                                      \
+    X(calls, "max-calls", TQ_OPT_NUMBER, "N", 1024, 1, 1000000,                                              \
+      "requests of one native connection that wait for their reply")                                         \
+    X(batch, "max-batch", TQ_OPT_NUMBER, "N", BROKER_GET_MAX, 1, BROKER_GET_MAX,                             \
+      "tasks in one native put, get or done")                                                                \
+    X(reply_bytes, "max-reply-bytes", TQ_OPT_NUMBER, "BYTES", 1024 * 1024, 4096, 1ull << 30,                 \
+      "a reply to a native get takes no further task once it is so long")                                    \
+    X(output_bytes, "max-output-bytes", TQ_OPT_NUMBER, "BYTES", 8 * 1024 * 1024, 65536, 1ull << 31,          \
+      "replies that a native peer leaves unread: over half of it its requests wait, over it it is cut")      \
+    X(parked_bytes, "max-parked-bytes", TQ_OPT_NUMBER, "BYTES", 256 * 1024 * 1024, 0, 1ull << 50,            \
+      "rests of native puts that wait for room, of all connections")                                         \
     X(drain_timeout_ms, "drain-timeout", TQ_OPT_SECONDS, "SECONDS", 2000, 0, 3600000,                        \
       "at SIGTERM: replies on their way may take this long")
 

@@ -24,7 +24,7 @@ static bool raise_file_limit(void)
     return lim.rlim_cur >= FILES_LEAST;
 }
 
-static int serve(const struct config *config)
+static int serve(struct config *config)
 {
     char err[TQ_OPT_ERROR_MAX] = "";
     struct server *s = tq_malloc(sizeof(*s));
@@ -47,6 +47,7 @@ static int serve(const struct config *config)
         s->exit_status = 1;
         server_close(s);
     }
+    config_forget_authkey(config); /* the server has it, and may get another one there */
     uv_run(&loop, UV_RUN_DEFAULT);
     status = s->exit_status;
     server_deinit(s);

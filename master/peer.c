@@ -7,6 +7,7 @@
 #include "common/assert.h"
 #include "common/err.h"
 #include "common/mem.h"
+#include "master/native_peer.h"
 #include "master/python/dialect.h"
 
 #define PEER_TAG 0x70656572u
@@ -14,8 +15,9 @@
 struct peer_write {
     uv_write_t req;
     struct peer *peer;
-    struct tq_body *body; /* or NULL: data */
-    size_t left_before;   /* bytes unsent at the last look of the write deadline */
+    struct tq_body *body; /* what is written: this, or buf, or data */
+    struct tq_buf buf;
+    size_t left_before; /* bytes unsent at the last look of the write deadline */
     uint8_t data[];
 };
 
@@ -47,6 +49,7 @@ void peer_set_state(struct peer *p, enum peer_state state)
 const char *peer_text(const struct peer *p)
 {
     static char text[192];
+    const char *said;
     char host[64];
     char name[64];
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -56,11 +59,12 @@ const char *peer_text(const struct peer *p)
                  p->addr.bytes[15]);
     else if (uv_inet_ntop(AF_INET6, p->addr.bytes, host, sizeof(host)) != 0)
         host[0] = '\0';
-    if (p->name == NULL)
+    said = pydialect_name(p);
+    if (said == NULL)
         snprintf(text, sizeof(text), "%s:%u", host, p->port);
     else
         snprintf(text, sizeof(text), "%s:%u name=\"%s\"", host, p->port,
-                 tq_log_quote(name, sizeof(name), p->name, strlen(p->name)));
+                 tq_log_quote(name, sizeof(name), said, strlen(said)));
     return text;
 }
 
@@ -112,13 +116,14 @@ static void free_peer(struct peer *p)
 {
     struct server *s = p->server;
 
-    TQ_ASSERT(p->write == NULL && !p->broker_open);
+    TQ_ASSERT(p->write == NULL);
     DL_DELETE(s->peers, p);
     s->peer_count--;
     s->counters.closed++;
     tq_deadline_clear(&s->deadlines, &p->deadline);
     tq_buf_deinit(&p->stash);
-    tq_free(p->name);
+    pydialect_free(p);
+    native_peer_free(p);
     p->tag = 0;
     tq_free(p);
     server_peer_gone(s);
@@ -133,6 +138,15 @@ static void on_closed(uv_handle_t *handle)
         free_peer(p);
 }
 
+/* From here on the union has what the dialects keep. */
+static void begin_authenticated(struct peer *p)
+{
+    p->access = (struct access_cache){0};
+    p->on_rights_changed = NULL;
+    p->python = NULL;
+    p->native = NULL;
+}
+
 void peer_close(struct peer *p, const char *why)
 {
     if (p->state >= PEER_LIMBO)
@@ -141,11 +155,22 @@ void peer_close(struct peer *p, const char *why)
         tq_log(TQ_LOG_DEBUG, "PEER-CLOSE", "peer=%s why=\"%s\"", peer_text(p), why);
     tq_deadline_clear(&p->server->deadlines, &p->deadline);
     stop_resuming(p);
-    halfopen_remove(&p->server->halfopen, &p->halfopen, false);
+    if (peer_is_half_open(p)) {
+        halfopen_remove(&p->server->halfopen, &p->halfopen, false);
+        begin_authenticated(p);
+    }
+    native_peer_closed(p);
     peer_set_state(p, pydialect_closed(p) ? PEER_LIMBO : PEER_CLOSING);
     tq_session_deinit(&p->session);
     tq_buf_deinit(&p->stash);
     uv_close((uv_handle_t *)&p->tcp, on_closed);
+}
+
+void peer_kill(struct peer *p, const char *why)
+{
+    peer_close(p, why);
+    if (p->state == PEER_LIMBO)
+        pydialect_limbo_over(p, BROKER_CLOSE_RETURN);
 }
 
 void peer_limbo_done(struct peer *p)
@@ -159,18 +184,29 @@ void peer_limbo_done(struct peer *p)
 /* ---- writing ---- */
 
 static void process_stash(struct peer *p);
+static bool may_read(const struct peer *p);
 static void start_reading(struct peer *p);
 
 static void written(struct peer *p)
 {
-    if (p->wants_delivered) {
-        struct broker_event ev = {.kind = BROKER_DELIVERED, .session = &p->endpoint.session};
-
-        p->wants_delivered = false;
-        (void)server_step(p->server, &ev);
-    }
+    pydialect_written(p);
     if (p->close_after_write)
         peer_close(p, "answered");
+}
+
+/* The connection broke: has the other side closed it, or is nothing heard of it? */
+static void close_broken(struct peer *p, int err)
+{
+    if (err == UV_ETIMEDOUT || err == UV_EHOSTUNREACH || err == UV_ENETUNREACH || err == UV_ENETDOWN)
+        p->gone_by = NATIVE_FELL_SILENT;
+    peer_close(p, err == UV_EOF ? "end of file" : uv_strerror(err));
+}
+
+static void free_write(struct peer *p, struct peer_write *w)
+{
+    tq_body_unref(w->body);
+    native_give_back(p->server->native, &w->buf);
+    tq_free(w);
 }
 
 static void on_write(uv_write_t *req, int status)
@@ -179,51 +215,39 @@ static void on_write(uv_write_t *req, int status)
     struct peer *p = w->peer;
 
     p->write = NULL;
-    tq_body_unref(w->body);
-    tq_free(w);
+    free_write(p, w);
     if (p->state >= PEER_LIMBO)
         return;
     if (status < 0) {
-        peer_close(p, uv_strerror(status));
+        close_broken(p, status);
         return;
     }
     if (p->state == PEER_SESSION)
         tq_deadline_clear(&p->server->deadlines, &p->deadline);
-    written(p);
+    native_peer_sent(p); /* may write what has come in meanwhile */
+    if (p->state < PEER_LIMBO && p->write == NULL)
+        written(p);
     if (p->state >= PEER_LIMBO)
         return;
     process_stash(p);
-    if (p->state < PEER_LIMBO && p->write == NULL)
+    if (p->state < PEER_LIMBO && may_read(p))
         start_reading(p);
     server_peer_gone(p->server); /* a stop may have waited for this reply */
 }
 
-/* What the socket did not take: from `offset` of bytes or body. */
-static void write_rest(struct peer *p, struct tq_span all, size_t offset, struct tq_body *take_body)
+/* Begins to write w, whose bytes begin at `data`. */
+static void begin_write(struct peer *p, struct peer_write *w, const uint8_t *data, size_t len)
 {
-    size_t copy = take_body == NULL ? all.len - offset : 0;
-    struct peer_write *w = tq_malloc(sizeof(*w) + copy);
-    uv_buf_t buf;
+    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)data, (unsigned)len);
     int rv;
 
-    if (w == NULL) {
-        tq_body_unref(take_body);
-        peer_close(p, "out of memory");
-        return;
-    }
     w->peer = p;
-    w->body = take_body;
     w->req.data = w;
-    w->left_before = all.len - offset;
-    if (take_body == NULL)
-        memcpy(w->data, all.data + offset, copy);
-    buf = take_body == NULL ? uv_buf_init((char *)w->data, (unsigned)copy)
-                            : uv_buf_init((char *)take_body->data + offset, (unsigned)(all.len - offset));
+    w->left_before = len;
     rv = uv_write(&w->req, (uv_stream_t *)&p->tcp, &buf, 1, on_write);
     if (rv != 0) {
-        tq_body_unref(take_body);
-        tq_free(w);
-        peer_close(p, uv_strerror(rv));
+        free_write(p, w);
+        close_broken(p, rv);
         return;
     }
     p->write = w;
@@ -231,19 +255,61 @@ static void write_rest(struct peer *p, struct tq_span all, size_t offset, struct
         peer_set_deadline(p, p->server->config->limits.write_timeout_ms);
 }
 
+/* What the socket did not take: from `offset` of bytes or body. */
+static void write_rest(struct peer *p, struct tq_span all, size_t offset, struct tq_body *take_body)
+{
+    size_t copy = take_body == NULL ? all.len - offset : 0;
+    struct peer_write *w = tq_malloc(sizeof(*w) + copy);
+
+    if (w == NULL) {
+        tq_body_unref(take_body);
+        peer_close(p, "out of memory");
+        return;
+    }
+    w->body = take_body;
+    w->buf = (struct tq_buf){0};
+    if (take_body == NULL)
+        memcpy(w->data, all.data + offset, copy);
+    begin_write(p, w, take_body == NULL ? w->data : take_body->data + offset, all.len - offset);
+}
+
+void peer_send_rest(struct peer *p, struct tq_buf *take_buf, size_t offset)
+{
+    struct peer_write *w = tq_malloc(sizeof(*w));
+
+    TQ_ASSERT(p->write == NULL);
+    if (w == NULL) {
+        native_give_back(p->server->native, take_buf);
+        peer_close(p, "out of memory");
+        return;
+    }
+    w->body = NULL;
+    w->buf = *take_buf;
+    *take_buf = (struct tq_buf){.max = w->buf.max};
+    begin_write(p, w, w->buf.data + offset, w->buf.len - offset);
+}
+
+int peer_try_write(struct peer *p, struct tq_span bytes)
+{
+    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)bytes.data, (unsigned)bytes.len);
+    int n = uv_try_write((uv_stream_t *)&p->tcp, &buf, 1);
+
+    if (n == UV_EAGAIN)
+        return 0;
+    if (n < 0)
+        close_broken(p, n);
+    return n;
+}
+
 bool peer_send(struct peer *p, struct tq_span bytes, struct tq_body *take_body)
 {
     struct tq_span all = take_body != NULL ? tq_span(take_body->data, take_body->len) : bytes;
-    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)all.data, (unsigned)all.len);
     int n;
 
     TQ_ASSERT(p->write == NULL);
-    n = uv_try_write((uv_stream_t *)&p->tcp, &buf, 1);
-    if (n == UV_EAGAIN)
-        n = 0;
+    n = peer_try_write(p, all);
     if (n < 0) {
         tq_body_unref(take_body);
-        peer_close(p, uv_strerror(n));
         return false;
     }
     if ((size_t)n < all.len) {
@@ -276,10 +342,12 @@ static void on_open(struct peer *p)
 
     s->counters.authenticated++;
     halfopen_remove(&s->halfopen, &p->halfopen, true);
+    begin_authenticated(p);
     peer_set_state(p, PEER_FIRST);
     peer_set_deadline(p, s->config->limits.first_request_timeout_ms);
     if (tq_log_enabled(TQ_LOG_DEBUG))
-        tq_log(TQ_LOG_DEBUG, "PEER-OPEN", "peer=%s", peer_text(p));
+        tq_log(TQ_LOG_DEBUG, "PEER-OPEN", "peer=%s key=%s", peer_text(p),
+               s->keys.list[p->session.key_index].name);
 }
 
 /* A wrong answer is refused only after a while: guessing is slow, and all refusals look alike. */
@@ -324,10 +392,28 @@ static void on_fail(struct peer *p, const struct tq_session_event *ev)
 
 static bool may_process(const struct peer *p)
 {
-    if (p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->write != NULL || p->close_after_write)
+    if (p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->close_after_write)
         return false;
-    return !(p->server->config->wait_pipelined && p->broker_open &&
-             broker_session_parked(&p->endpoint.session));
+    if (peer_is_native(p))
+        return native_peer_wants_input(p);
+    return p->write == NULL && !(p->server->config->wait_pipelined && pydialect_waits(p));
+}
+
+/* Does its input go on arriving? Python's is kept while a reply is on its way; a native peer is not read from
+ * while something of it is still to be looked at. */
+static bool may_read(const struct peer *p)
+{
+    if (peer_is_native(p))
+        return p->stash.len == 0 && may_process(p);
+    return p->write == NULL && p->stash.len < p->stash.max / 2;
+}
+
+static void on_frame(struct peer *p, struct tq_span frame)
+{
+    if (p->session.dialect == TQ_DIALECT_NATIVE)
+        native_peer_frame(p, frame);
+    else
+        pydialect_frame(p, frame);
 }
 
 static void process(struct peer *p, struct tq_span *in)
@@ -346,7 +432,7 @@ static void process(struct peer *p, struct tq_span *in)
             on_open(p);
             break;
         case TQ_SESSION_FRAME:
-            pydialect_frame(p, ev.frame);
+            on_frame(p, ev.frame);
             break;
         case TQ_SESSION_FAIL:
             on_fail(p, &ev);
@@ -386,18 +472,15 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init((char *)s->read_buffer, sizeof(s->read_buffer));
 }
 
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+static void read_ended(struct peer *p, int err)
 {
-    struct peer *p = peer_of(stream->data);
-    struct tq_span in;
+    if (err == UV_EOF) /* it may still read what it asked for */
+        native_peer_flush(p);
+    close_broken(p, err);
+}
 
-    if (n == 0)
-        return;
-    if (n < 0) {
-        peer_close(p, n == UV_EOF ? "end of file" : uv_strerror((int)n));
-        return;
-    }
-    in = tq_span(buf->base, (size_t)n);
+static void take_input(struct peer *p, struct tq_span in)
+{
     if (p->stash.len > 0) {
         keep_rest(p, in);
         if (p->state < PEER_LIMBO && may_process(p))
@@ -406,12 +489,32 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         process(p, &in);
         keep_rest(p, in);
     }
+}
+
+static bool must_pause(const struct peer *p)
+{
+    return peer_is_native(p) ? !may_read(p) : p->stash.len >= p->stash.max / 2;
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct peer *p = peer_of(stream->data);
+
+    if (n == 0)
+        return;
+    if (n < 0) {
+        read_ended(p, (int)n);
+        return;
+    }
+    take_input(p, tq_span(buf->base, (size_t)n));
     if (p->state >= PEER_LIMBO)
         return;
-    if (p->state != PEER_SESSION || tq_frame_partial(&p->session.frames))
+    if (peer_is_native(p))
+        native_peer_read(p);
+    else if (p->state != PEER_SESSION || tq_frame_partial(&p->session.frames))
         quickack(p);
-    if (p->stash.len >= p->stash.max / 2 && p->reading) {
-        uv_read_stop(stream); /* it goes on when the reply is out */
+    if (p->state < PEER_LIMBO && p->reading && must_pause(p)) { /* it goes on when the reply is out */
+        uv_read_stop(stream);
         p->reading = false;
     }
 }
@@ -431,17 +534,14 @@ static void start_reading(struct peer *p)
 
 /* ---- effects, deadlines ---- */
 
-static void on_effect(struct endpoint *ep, struct broker_effect *fx)
+/* Input that waited for a reply is looked at from the loop, never from within an effect: the broker's later
+ * effects must not be overtaken. */
+void peer_resume_later(struct peer *p)
 {
-    struct peer *p = peer_of(ep);
-
-    pydialect_effect(p, fx);
-    /* Input that waited for this reply is looked at from the loop, never from within an effect: the broker's
-     * later effects must not be overtaken. */
-    if (p->state == PEER_SESSION && !p->resuming && (p->stash.len > 0 || !p->reading)) {
-        p->resuming = true;
-        DL_APPEND2(p->server->resuming, p, resume_prev, resume_next);
-    }
+    if (p->state != PEER_SESSION || p->resuming || (p->stash.len == 0 && p->reading))
+        return;
+    p->resuming = true;
+    DL_APPEND2(p->server->resuming, p, resume_prev, resume_next);
 }
 
 void peer_resume_all(struct server *s)
@@ -451,7 +551,7 @@ void peer_resume_all(struct server *s)
     while ((p = s->resuming) != NULL) {
         stop_resuming(p);
         process_stash(p);
-        if (p->state < PEER_LIMBO && p->write == NULL && p->stash.len < p->stash.max / 2)
+        if (p->state < PEER_LIMBO && may_read(p))
             start_reading(p);
     }
 }
@@ -605,7 +705,6 @@ void peer_accept(struct server *s, uv_stream_t *listener)
     }
     p->tag = PEER_TAG;
     p->server = s;
-    p->endpoint.on_effect = on_effect;
     p->tcp.data = p;
     p->deadline.kind = SERVER_DEADLINE_PEER;
     DL_APPEND(s->peers, p);
@@ -621,8 +720,8 @@ void peer_accept(struct server *s, uv_stream_t *listener)
     }
     if (rv == 0) {
         tq_buf_init(&p->stash, s->config->limits.input_bytes);
-        rv = tq_session_init_server(&p->session, &s->session_limits, &s->auth_registry, &s->key, 1,
-                                    s->config->refuse_md5);
+        rv = tq_session_init_server(&p->session, &s->session_limits, &s->auth_registry, s->keys.auth,
+                                    s->keys.count, s->config->refuse_md5);
     }
     if (rv != 0) {
         peer_set_state(p, PEER_CLOSING);

@@ -13,38 +13,71 @@
 
 enum peer_state { PEER_HANDSHAKE, PEER_REFUSED, PEER_FIRST, PEER_SESSION, PEER_LIMBO, PEER_CLOSING };
 
-struct peer_write; /* bytes that the socket did not take at once */
+#define ACCESS_CACHE 2 /* a worker gets from one queue and puts to another */
+
+/* What the peer's key may do with the queues that it used last; access/access.c's own. */
+struct access_cache {
+    const struct broker_queue *queue[ACCESS_CACHE];
+    uint32_t epoch; /* server.rights_epoch */
+    uint8_t rights[ACCESS_CACHE];
+    uint8_t next;
+};
+
+struct peer_write;    /* bytes that the socket did not take at once */
+struct pypeer;        /* python/dialect.h */
+struct native_socket; /* native_peer.h */
 
 struct peer {
-    struct endpoint endpoint; /* first */
-    uint32_t tag;             /* checked when a peer comes out of a void pointer */
-    uint8_t state;            /* enum peer_state; peer_set_state writes it */
-    bool broker_open;         /* BROKER_SESSION_OPEN was sent */
-    bool call_overflow;       /* the running call's Empty or Full becomes OverflowError */
+    uint32_t tag;    /* checked when a peer comes out of a void pointer */
+    uint16_t port;   /* of the other side */
+    uint8_t state;   /* enum peer_state; peer_set_state writes it */
+    uint8_t gone_by; /* native: enum native_closed */
     bool close_after_write;
     bool reading;
     bool handle_closed;
-    bool resuming;        /* in server.resuming */
-    bool wants_delivered; /* the pending write is the reply of a get */
+    bool resuming; /* in server.resuming */
+    bool revoked;  /* its key is gone: it is about to be closed */
     struct server *server;
     struct peer *prev, *next;
     struct peer *resume_prev, *resume_next;
+    struct halfopen_addr addr;
     uv_tcp_t tcp;
     struct tq_session session;
     struct tq_deadline deadline;
-    struct halfopen_entry halfopen;
-    struct pyrefs_session refs;
-    struct halfopen_addr addr;
-    uint16_t port;
     struct peer_write *write; /* NULL: nothing pending */
     struct tq_buf stash;      /* input that waits for the pending write */
-    char *name;               /* what accept_connection announced, for the log; or NULL */
+    union {
+        struct halfopen_entry halfopen; /* before it is authenticated */
+        struct {                        /* after that */
+            struct access_cache access;
+            /* The dialect's own, set when its session begins; NULL: nothing waits. The keys were reloaded: a
+             * call that waits and that access_allowed refuses now ends with that error; if `revoked`, all
+             * that wait end without a word (the peer is closed soon). Gives nothing back to a queue. */
+            void (*on_rights_changed)(struct peer *p);
+            struct pypeer *python;        /* its session; NULL: it has none */
+            struct native_socket *native; /* from its first request on; NULL: it is no native peer */
+        };
+    };
 };
+
+/* Which half of the union it uses. */
+static inline bool peer_is_half_open(const struct peer *p)
+{
+    return p->state == PEER_HANDSHAKE || p->state == PEER_REFUSED;
+}
+static inline bool peer_is_native(const struct peer *p)
+{
+    return !peer_is_half_open(p) && p->native != NULL;
+}
 
 /* Accepts from a listener. */
 void peer_accept(struct server *s, uv_stream_t *listener);
 /* Closes; `why` goes to the debug log. Repeatable. */
 void peer_close(struct peer *p, const char *why);
+/* Closes without waiting for a verdict; p may be freed. */
+void peer_kill(struct peer *p, const char *why);
+/* Its call is over: the input behind it is looked at before the loop sleeps. */
+void peer_resume_later(struct peer *p);
 /* Goes on with the input of peers whose replies have gone out; called once a turn of the loop. */
 void peer_resume_all(struct server *s);
 /* The verdict on a peer in limbo has been carried out: its memory may go. */
@@ -58,7 +91,11 @@ void peer_on_deadline(struct tq_deadline *d);
  * is taken over). At most one frame is on its way: input is not looked at while one is pending.
  * True when all of it reached the socket. */
 bool peer_send(struct peer *p, struct tq_span bytes, struct tq_body *take_body);
-/* "127.0.0.1:43210 (MainProcess)"; valid until the next call. */
+/* The same for the rest of a buffer, from `offset`; the buffer is taken over. Nothing is on its way. */
+void peer_send_rest(struct peer *p, struct tq_buf *take_buf, size_t offset);
+/* Writes what the socket takes at once: how many bytes, or negative (the peer is closed then). */
+int peer_try_write(struct peer *p, struct tq_span bytes);
+/* `127.0.0.1:43210 name="MainProcess"`, as log lines have it; valid until the next call. */
 const char *peer_text(const struct peer *p);
 /* Does the other side still listen? For replies to calls that had waited: false when its socket has ended,
  * or when it sent something that takes the call's place. */

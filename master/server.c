@@ -3,19 +3,21 @@
 #include <utlist.h>
 
 #include "common/assert.h"
+#include "common/digest.h"
 #include "common/err.h"
 #include "common/mem.h"
+#include "master/access/access.h"
 #include "master/demo.h"
+#include "master/memory.h"
+#include "master/native_peer.h"
 #include "master/peer.h"
-#include "master/python/dialect.h"
 #include "proto/python/item.h"
 
-#define WEAK_KEY_BYTES 16
 #define LISTEN_BACKLOG 65535 /* the kernel cuts it to its own limit; a small one makes clients hang */
 
 uint64_t server_now_ms(const struct server *s)
 {
-    return uv_now(s->loop);
+    return s->epoch_ms + uv_now(s->loop);
 }
 
 /* ---- the broker and its effects ---- */
@@ -26,13 +28,12 @@ static void run_effects(struct server *s)
         return;
     s->running_effects = true;
     for (size_t i = 0; i < s->effects.count; i++) {
-        /* a copy: carrying it out may step the broker, and the list may move */
+        /* a copy: carrying it out may step the broker, and the list may move; what it owns is released
+         * below, with the list */
         struct broker_effect fx = s->effects.list[i];
         struct endpoint *ep = (struct endpoint *)fx.session;
 
-        s->effects.list[i].body = NULL;
         ep->on_effect(ep, &fx);
-        tq_body_unref(fx.body);
     }
     broker_effects_clear(&s->effects);
     s->running_effects = false;
@@ -46,10 +47,61 @@ int server_step(struct server *s, const struct broker_event *ev)
     return rv;
 }
 
-void server_remove_queue(struct server *s, struct broker_queue *queue)
+/* ---- queues: the broker's, and Python's view of them ---- */
+
+static void forget_queue(void *ctx, struct broker_queue *queue)
 {
+    struct server *s = ctx;
+    struct pyobject *object = broker_queue_user(queue);
+
+    s->rights_epoch++; /* another queue may come to stand where it was */
+    if (object != NULL)
+        pyregistry_drop(s->registry, object);
+}
+
+int server_declare_queue(struct server *s, const char *name, const struct broker_queue_conf *conf,
+                         struct broker_queue **ret_queue)
+{
+    struct broker_effects none = {0};
+    struct pyobject *object;
+    int rv = broker_declare(s->broker, name, conf, ret_queue);
+
+    if (rv != TQ_OK)
+        return rv;
+    rv = pyregistry_declare(s->registry, *ret_queue, &object);
+    if (rv != TQ_OK)
+        broker_remove(s->broker, *ret_queue, &none);
+    broker_effects_deinit(&none);
+    return rv;
+}
+
+static bool is_lasting(const struct broker_queue *queue)
+{
+    const struct pyobject *object = broker_queue_user(queue);
+
+    return object != NULL && object->lasting;
+}
+
+int server_reconfigure_queue(struct server *s, struct broker_queue *queue,
+                             const struct broker_queue_conf *conf)
+{
+    int rv;
+
+    if (is_lasting(queue) && conf->expires_ms != broker_queue_conf(queue)->expires_ms)
+        return TQ_EINVAL;
+    rv = broker_reconfigure(s->broker, server_now_ms(s), queue, conf, &s->effects);
+    run_effects(s);
+    return rv;
+}
+
+int server_remove_queue(struct server *s, struct broker_queue *queue)
+{
+    if (is_lasting(queue))
+        return TQ_EINVAL;
+    forget_queue(s, queue);
     broker_remove(s->broker, queue, &s->effects);
     run_effects(s);
+    return TQ_OK;
 }
 
 /* ---- the one timer ---- */
@@ -63,12 +115,15 @@ static void on_timer(uv_timer_t *timer)
     while (!s->stopped && (d = tq_deadlines_pop_due(&s->deadlines, server_now_ms(s))) != NULL) {
         struct broker_event ev = {.kind = BROKER_DUE, .deadline = d};
 
-        switch (d->kind) {
-        case BROKER_DEADLINE:
+        switch (d->kind & SERVER_DEADLINE_MASK) {
+        case SERVER_DEADLINE_BROKER:
             (void)server_step(s, &ev);
             break;
         case SERVER_DEADLINE_PEER:
             peer_on_deadline(d);
+            break;
+        case SERVER_DEADLINE_NATIVE:
+            native_on_deadline(s->native, d);
             break;
         default:
             server_close(s);
@@ -82,7 +137,16 @@ static void on_prepare(uv_prepare_t *prepare)
     uint64_t next;
     uint64_t now = server_now_ms(s);
 
-    peer_resume_all(s);
+    if (s->stopping && !s->natives_told && s->native != NULL) {
+        s->natives_told = true;
+        native_stop(s->native);
+    }
+    do { /* output that went out lets input go on, which makes output */
+        peer_resume_all(s);
+        native_peer_flush_all(s);
+    } while (s->resuming != NULL);
+    if (s->stopping)
+        server_peer_gone(s); /* perhaps there is nothing left to be written */
     next = tq_deadlines_next_ms(&s->deadlines);
     if (next == s->timer_at_ms)
         return;
@@ -131,28 +195,6 @@ static int resolve(struct server *s, const char *host, uint16_t port, struct soc
     return TQ_OK;
 }
 
-static int check_key(const struct config *c, const struct sockaddr_storage *ss, const char *text,
-                     char err[TQ_OPT_ERROR_MAX])
-{
-    if (is_loopback(ss))
-        return TQ_OK;
-    if (c->authkey_len == 0) {
-        snprintf(err, TQ_OPT_ERROR_MAX,
-                 "will not listen on %.80s without an authkey: give --authkey-file FILE (16 bytes or more), "
-                 "or listen on 127.0.0.1",
-                 text);
-        return TQ_EINVAL;
-    }
-    if (c->authkey_len < WEAK_KEY_BYTES && !c->allow_weak_authkey) {
-        snprintf(err, TQ_OPT_ERROR_MAX,
-                 "will not listen on %.80s with an authkey of %zu bytes: it can be guessed; use 16 bytes or "
-                 "more, or say --allow-weak-authkey",
-                 text, c->authkey_len);
-        return TQ_EINVAL;
-    }
-    return TQ_OK;
-}
-
 static void address_text(const struct sockaddr_storage *ss, char out[80])
 {
     char host[64] = "";
@@ -189,9 +231,13 @@ static int listen_on(struct server *s, unsigned i, char ret_text[80], char err[T
     if (rv != TQ_OK)
         return rv;
     address_text(&ss, ret_text);
-    rv = check_key(c, &ss, ret_text, err);
-    if (rv != TQ_OK)
-        return rv;
+    if (!is_loopback(&ss)) {
+        rv = access_check_address(c, &s->keys, ret_text, err);
+        if (rv != TQ_OK)
+            return rv;
+        if (s->network_address[0] == '\0')
+            memcpy(s->network_address, ret_text, sizeof(s->network_address));
+    }
     rv = uv_tcp_init(s->loop, tcp);
     if (rv == 0) {
         s->listener_count++;
@@ -221,10 +267,10 @@ static int declare_queue(struct server *s, const struct config_queue *q, char er
 {
     struct broker_queue *queue;
     const char *what = q->name;
-    int rv = broker_declare(s->broker, q->name, &q->conf, &queue);
+    int rv = server_declare_queue(s, q->name, &q->conf, &queue);
 
     if (rv == TQ_OK)
-        rv = pyregistry_declare(s->registry, queue);
+        ((struct pyobject *)broker_queue_user(queue))->lasting = config_is_standard_queue(q->name);
     for (unsigned i = 0; rv == TQ_OK && i < q->typeid_count; i++) {
         what = q->typeids[i];
         rv = pyregistry_add_typeid(s->registry, queue, what);
@@ -235,20 +281,35 @@ static int declare_queue(struct server *s, const struct config_queue *q, char er
     return rv;
 }
 
+static int item_less(const struct broker_payload *a, const struct broker_payload *b, bool *ret_less,
+                     char text[BROKER_TEXT_MAX])
+{
+    struct tq_item_frame x = {tq_span(a->data, a->len), a->item_off, a->item_len};
+    struct tq_item_frame y = {tq_span(b->data, b->len), b->item_off, b->item_len};
+
+    _Static_assert(BROKER_TEXT_MAX == TQ_ITEM_TEXT_MAX, "the text of a TypeError");
+    return tq_item_frame_less(&x, &y, ret_less, text);
+}
+
 static int open_core(struct server *s, char err[TQ_OPT_ERROR_MAX])
 {
     const struct limits *l = &s->config->limits;
     struct broker_limits limits = {.queues = (uint32_t)l->queues,
-                                   .memory_bytes = l->memory_bytes,
+                                   .memory_bytes = s->memory_bytes,
                                    .held_per_session = (uint32_t)l->held_per_session};
-    int rv = TQ_OK;
+    int rv = tq_random_bytes(limits.hash_key, sizeof(limits.hash_key));
 
-    s->broker = broker_new(&s->deadlines, &limits, tq_item_less);
+    if (rv != TQ_OK) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "no random bytes: %s", tq_strerror(rv));
+        return rv;
+    }
+    s->broker = broker_new(&s->deadlines, &limits, item_less);
     s->registry = pyregistry_new();
-    if (s->broker == NULL || s->registry == NULL) {
+    if (s->broker == NULL || s->registry == NULL || native_peer_open(s) != TQ_OK) {
         snprintf(err, TQ_OPT_ERROR_MAX, "out of memory");
         return TQ_ENOMEM;
     }
+    broker_on_queue_gone(s->broker, forget_queue, s);
     for (unsigned i = 0; rv == TQ_OK && i < s->config->queue_count; i++)
         rv = declare_queue(s, &s->config->queues[i], err);
     return rv;
@@ -256,7 +317,16 @@ static int open_core(struct server *s, char err[TQ_OPT_ERROR_MAX])
 
 static void on_signal(uv_signal_t *signal, int number)
 {
-    server_stop(signal->data, number == SIGINT ? "SIGINT" : number == SIGHUP ? "SIGHUP" : "SIGTERM", 0);
+    server_stop(signal->data, number == SIGINT ? "SIGINT" : "SIGTERM", 0);
+}
+
+static void on_sighup(uv_signal_t *signal, int number)
+{
+    struct server *s = signal->data;
+
+    (void)number;
+    if (!s->stopping)
+        access_reload(s);
 }
 
 static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
@@ -281,7 +351,7 @@ static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
     if (rv == 0)
         rv = uv_signal_start(&s->sigint, on_signal, SIGINT);
     if (rv == 0)
-        rv = uv_signal_start(&s->sighup, on_signal, SIGHUP);
+        rv = uv_signal_start(&s->sighup, on_sighup, SIGHUP);
     /* Set from the start, so that moving it cannot fail when the stop comes. */
     if (rv == 0 && tq_deadline_set(&s->deadlines, &s->drain_deadline, UINT64_MAX) != TQ_OK)
         rv = UV_ENOMEM;
@@ -295,38 +365,47 @@ static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
 static const char *const kind_names[] = {"fifo", "lifo", "priority"};
 static const char *const ack_names[] = {"auto", "explicit", "get"};
 
+static void banner_queue(const struct config_queue *q)
+{
+    char more[512] = "";
+    size_t len = 0;
+    char quoted[BROKER_QUEUE_NAME_MAX + 1];
+
+    for (unsigned t = 0; t < q->typeid_count && len < sizeof(more); t++)
+        len += (size_t)snprintf(more + len, sizeof(more) - len, ",%s",
+                                tq_log_quote(quoted, sizeof(quoted), q->typeids[t], strlen(q->typeids[t])));
+    tq_log(TQ_LOG_INFO, "QUEUE", "name=%s kind=%s ack=%s maxsize=%lld result=%s dead=%s typeids=%s,get_%s%s",
+           q->name, kind_names[q->conf.kind], ack_names[q->conf.ack], (long long)q->conf.maxsize,
+           q->conf.result != NULL ? q->conf.result : "-", q->conf.dead != NULL ? q->conf.dead : "-", q->name,
+           q->name, more);
+}
+
 static void banner(const struct server *s, char texts[CONFIG_LISTEN_MAX][80])
 {
     const struct config *c = s->config;
 
     for (unsigned i = 0; i < s->listener_count; i++)
         tq_log(TQ_LOG_INFO, "LISTEN", "address=%s", texts[i]);
-    for (unsigned i = 0; i < c->queue_count; i++) {
-        const struct config_queue *q = &c->queues[i];
-        char more[512] = "";
-        size_t len = 0;
-        char quoted[BROKER_QUEUE_NAME_MAX + 1];
-
-        for (unsigned t = 0; t < q->typeid_count && len < sizeof(more); t++)
-            len +=
-                (size_t)snprintf(more + len, sizeof(more) - len, ",%s",
-                                 tq_log_quote(quoted, sizeof(quoted), q->typeids[t], strlen(q->typeids[t])));
-        tq_log(TQ_LOG_INFO, "QUEUE", "name=%s kind=%s ack=%s maxsize=%lld typeids=%s,get_%s%s", q->name,
-               kind_names[q->conf.kind], ack_names[q->conf.ack], (long long)q->conf.maxsize, q->name, q->name,
-               more);
-    }
+    for (unsigned i = 0; i < c->queue_count; i++)
+        banner_queue(&c->queues[i]);
+    if (s->memory_bytes == 0)
+        tq_log(TQ_LOG_INFO, "MEMORY", "max_bytes=none: queues may take all the memory there is");
+    else
+        tq_log(TQ_LOG_INFO, "MEMORY", "max_bytes=%llu%s", (unsigned long long)s->memory_bytes,
+               c->limits.memory_bytes == CONFIG_MEMORY_AUTO
+                   ? ": three quarters of what there is; --max-memory-bytes says otherwise"
+                   : "");
     tq_log(TQ_LOG_INFO, "MODE", "durability=memory: what is queued is gone when this process ends");
     if (c->authkey_warning[0] != '\0')
         tq_log(TQ_LOG_WARN, "AUTHKEY", "%s", c->authkey_warning);
-    if (c->authkey_len == 0)
-        tq_log(TQ_LOG_WARN, "WEAK-KEY",
-               "no authkey: loopback only; Python clients connect with authkey=b''; "
-               "remedy: --authkey-file FILE");
-    else if (c->authkey_len < WEAK_KEY_BYTES)
-        tq_log(TQ_LOG_WARN, "WEAK-KEY",
-               "the authkey has %zu bytes and can be guessed from one recorded login; "
-               "remedy: 16 random bytes or more in --authkey-file FILE",
-               c->authkey_len);
+    access_banner(s);
+}
+
+static uint64_t unix_now_ms(void)
+{
+    uv_timeval64_t now;
+
+    return uv_gettimeofday(&now) == 0 ? (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_usec / 1000 : 0;
 }
 
 int server_open(struct server *s, uv_loop_t *loop, const struct config *config, char err[TQ_OPT_ERROR_MAX])
@@ -338,20 +417,26 @@ int server_open(struct server *s, uv_loop_t *loop, const struct config *config, 
     s->loop = loop;
     s->config = config;
     s->timer_at_ms = UINT64_MAX;
+    s->epoch_ms = unix_now_ms() - uv_now(loop);
+    s->memory_bytes = config->limits.memory_bytes != CONFIG_MEMORY_AUTO ? config->limits.memory_bytes
+                                                                        : memory_available() / 4 * 3;
     s->drain_deadline.kind = SERVER_DEADLINE_DRAIN;
     tq_deadlines_init(&s->deadlines);
-    tq_buf_init(&s->scratch, (size_t)config->limits.frame_bytes + 1024);
+    /* a msgpack value may become longer as a pickle */
+    tq_buf_init(&s->scratch, (size_t)config->limits.frame_bytes * 4 < INT32_MAX
+                                 ? (size_t)config->limits.frame_bytes * 4
+                                 : INT32_MAX);
     tq_auth_registry_init(&s->auth_registry);
     pyrefs_init(&s->refs, 262144);
     halfopen_init(&s->halfopen, (size_t)config->limits.half_open_max,
                   (size_t)config->limits.half_open_per_source);
-    s->key.secret = tq_span(config->authkey, config->authkey_len);
-    s->key.name = "authkey";
     s->session_limits =
         (struct tq_session_limits){.preauth_frame_bytes = (uint32_t)config->limits.preauth_frame_bytes,
                                    .preauth_frames = (uint32_t)config->limits.preauth_frames,
                                    .frame_bytes = config->limits.frame_bytes};
     rv = open_handles(s, err);
+    if (rv == TQ_OK)
+        rv = access_open(s, err);
     if (rv == TQ_OK)
         rv = open_core(s, err);
     for (unsigned i = 0; rv == TQ_OK && i < config->listen_count; i++)
@@ -386,9 +471,7 @@ void server_close(struct server *s)
     s->stopping = true;
     DL_FOREACH_SAFE(s->peers, p, next)
     {
-        peer_close(p, "the daemon stops");
-        if (p->state == PEER_LIMBO)
-            pydialect_limbo_over(p, BROKER_CLOSE_RETURN); /* frees nobody but p */
+        peer_kill(p, "the daemon stops"); /* frees nobody but p */
     }
     for (unsigned i = 0; i < s->listener_count; i++)
         close_handle((uv_handle_t *)&s->listeners[i]);
@@ -407,10 +490,10 @@ static bool replies_pending(const struct server *s)
 
     DL_FOREACH(s->peers, p)
     {
-        if (p->write != NULL)
+        if (p->write != NULL || native_peer_is_pending(p))
             return true;
     }
-    return false;
+    return s->native != NULL && !s->natives_told && s->peers != NULL;
 }
 
 static void report(const struct server *s)
@@ -421,12 +504,15 @@ static void report(const struct server *s)
     broker_get_stats(s->broker, &b);
     tq_log(TQ_LOG_INFO, "STATS",
            "connections=%llu authenticated=%llu calls=%llu puts=%llu gets=%llu acked=%llu returned=%llu "
-           "auth_failed=%llu preauth_timeouts=%llu preauth_dropped=%llu protocol_errors=%llu",
+           "auth_failed=%llu preauth_timeouts=%llu preauth_dropped=%llu protocol_errors=%llu "
+           "access_refused=%llu",
            (unsigned long long)c->accepted, (unsigned long long)c->authenticated,
            (unsigned long long)c->calls, (unsigned long long)b.puts, (unsigned long long)b.gets,
            (unsigned long long)b.acked, (unsigned long long)b.returned, (unsigned long long)c->auth_failed,
            (unsigned long long)c->preauth_timeouts, (unsigned long long)c->preauth_dropped,
-           (unsigned long long)(c->protocol_errors + c->preauth_protocol));
+           (unsigned long long)(c->protocol_errors + c->preauth_protocol +
+                                native_counters(s->native)->protocol_errors),
+           (unsigned long long)c->access_refused);
     if (b.tasks > 0)
         tq_log(TQ_LOG_WARN, "ITEMS-DROPPED", "items=%llu: they were in memory only",
                (unsigned long long)b.tasks);
@@ -459,12 +545,14 @@ void server_deinit(struct server *s)
 {
     TQ_ASSERT(s->peers == NULL);
     demo_stop(s);
+    native_peer_close(s);
     broker_effects_deinit(&s->effects);
     broker_free(s->broker);
     pyregistry_free(s->registry);
     pyrefs_deinit(&s->refs);
     halfopen_deinit(&s->halfopen);
     tq_auth_registry_deinit(&s->auth_registry);
+    access_close(s);
     tq_deadlines_deinit(&s->deadlines);
     tq_buf_deinit(&s->scratch);
 }

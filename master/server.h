@@ -7,8 +7,11 @@
 
 #include <uv.h>
 
+#include "master/access/keys.h"
 #include "master/config.h"
+#include "master/endpoint.h"
 #include "master/halfopen.h"
+#include "master/native/native.h"
 #include "master/python/registry.h"
 #include "master/python/refs.h"
 #include "proto/session.h"
@@ -18,20 +21,21 @@
 struct peer;
 struct demo;
 
-/* Somebody whose broker session the effects go to: a peer, or the demo. The session comes first. */
-struct endpoint {
-    struct broker_session session;
-    /* One effect; takes its body reference. May step the broker again. */
-    void (*on_effect)(struct endpoint *ep, struct broker_effect *fx);
-};
-
 struct server_counters {
     uint64_t accepted, authenticated, closed, control_calls, calls;
     uint64_t preauth_timeouts, preauth_dropped, preauth_protocol, auth_failed, reflected;
     uint64_t protocol_errors, write_timeouts, canceled_calls, returned_items, over_connections;
+    uint64_t access_refused, reloads, reloads_failed;
 };
 
-enum server_deadline { SERVER_DEADLINE_PEER = BROKER_DEADLINE + 1, SERVER_DEADLINE_DRAIN };
+/* The low byte of a deadline's kind; the broker keeps more of its own in the others. */
+enum server_deadline {
+    SERVER_DEADLINE_BROKER = BROKER_DEADLINE,
+    SERVER_DEADLINE_PEER,
+    SERVER_DEADLINE_DRAIN,
+    SERVER_DEADLINE_NATIVE = NATIVE_DEADLINE,
+};
+#define SERVER_DEADLINE_MASK 0xffu
 
 struct server {
     uv_loop_t *loop;
@@ -43,16 +47,25 @@ struct server {
     uv_prepare_t prepare;
     uv_signal_t sigterm;
     uv_signal_t sigint;
-    uv_signal_t sighup;   /* its terminal is gone: the same as SIGTERM */
+    uv_signal_t sighup;   /* read the keys again */
     uint64_t timer_at_ms; /* what the timer is set to; UINT64_MAX: stopped */
+    uint64_t epoch_ms;    /* unix time when the loop's clock was 0, as of the start */
     struct tq_deadlines deadlines;
     struct tq_deadline drain_deadline;
     struct broker *broker;
     struct broker_effects effects;
     bool running_effects;
+    uint64_t memory_bytes; /* what bodies may take; 0: no limit */
+    struct native *native;
+    struct native_host native_host;
     struct tq_session_limits session_limits;
     struct tq_auth_registry auth_registry;
-    struct tq_auth_key key;
+    struct keys keys;
+    uint32_t rights_epoch; /* grows when rights change, or a queue goes: peer.access is out of date then */
+    /* The keys were reloaded: for whoever keeps something under a key without a connection. moved: as of
+     * keys_moved, for the index that a peer's session had. NULL: nobody does. */
+    void (*on_keys_moved)(struct server *s, const size_t *moved, size_t count);
+    char network_address[80]; /* the first listener that is none of the loopback's; or empty */
     struct pyregistry *registry;
     struct pyrefs refs;
     struct halfopen halfopen;
@@ -66,7 +79,8 @@ struct server {
     struct tq_buf scratch; /* replies are composed here */
     struct server_counters counters;
     bool stopping;
-    bool stopped; /* handles are closing */
+    bool natives_told; /* that it stops */
+    bool stopped;      /* handles are closing */
     int exit_status;
     uint8_t read_buffer[SERVER_READ_BUFFER_BYTES];
 };
@@ -82,8 +96,17 @@ void server_deinit(struct server *s);
 
 /* One event for the broker, and all that follows from it. The same results as broker_step. */
 int server_step(struct server *s, const struct broker_event *ev);
-/* Removes a queue that a client made, and answers whoever waits there. */
-void server_remove_queue(struct server *s, struct broker_queue *queue);
+/* Declares a queue, for Python, too. As broker_declare; TQ_EEXISTS also when Python's names are taken. */
+int server_declare_queue(struct server *s, const char *name, const struct broker_queue_conf *conf,
+                         struct broker_queue **ret_queue);
+/* As broker_reconfigure; TQ_EINVAL also for what would make one of the standard queues go. */
+int server_reconfigure_queue(struct server *s, struct broker_queue *queue,
+                             const struct broker_queue_conf *conf);
+/* Removes a queue, also as Python's object, and answers whoever waits there. TQ_EINVAL: one of the
+ * standard queues, which stay. */
+int server_remove_queue(struct server *s, struct broker_queue *queue);
+/* Unix time as of the start, and what has passed since: it never goes back, whatever the system's clock does.
+ */
 uint64_t server_now_ms(const struct server *s);
 
 /* Called by a peer whose memory is about to go. */

@@ -35,24 +35,35 @@ static void on_finish(struct tick *t)
     tick_clear(&a->ticker, &a->drain);
     tick_clear(&a->ticker, &a->give_up);
     a->runner->ops->close(a->runner);
-    pym_peer_close(&a->peer);
+    link_peer_close(&a->peer);
     ticker_close(&a->ticker);
     for (size_t i = 0; i < 2; i++)
         uv_close((uv_handle_t *)&a->signals[i], NULL);
 }
 
-void agent_on_slot_gone(struct agent *a)
+void agent_on_part_gone(struct agent *a)
 {
-    a->slots_gone++;
+    a->parts_gone++;
     /* Not at once: we stand in a callback of what would be closed. */
-    if (a->slots_gone == a->conf->jobs)
+    if (a->parts_gone == a->parts)
         tick_move(&a->ticker, &a->finish, 0, on_finish);
 }
 
-static void abort_slots(struct agent *a)
+static void abort_all(struct agent *a)
 {
-    for (uint64_t i = 0; i < a->conf->jobs; i++)
+    if (a->slots == NULL)
+        native_link_abort(&a->native);
+    for (uint64_t i = 0; a->slots != NULL && i < a->parts; i++)
         slot_abort(&a->slots[i]);
+}
+
+static unsigned count_busy(const struct agent *a)
+{
+    unsigned busy = a->slots == NULL ? native_link_busy(&a->native) : 0;
+
+    for (uint64_t i = 0; a->slots != NULL && i < a->parts; i++)
+        busy += slot_is_busy(&a->slots[i]);
+    return busy;
 }
 
 /* Nothing is to be gained by going on. */
@@ -63,13 +74,13 @@ static void give_up(struct agent *a, const char *text)
     a->failed = true;
     a->stopping = true;
     complain(text, "");
-    abort_slots(a);
+    abort_all(a);
 }
 
 static void on_connect_timeout(struct tick *t)
 {
     struct agent *a = TICK_OWNER(t, struct agent, give_up);
-    char text[PYM_TEXT_MAX];
+    char text[LINK_TEXT_MAX];
 
     tick_park(&a->ticker, &a->give_up, on_connect_timeout);
     snprintf(text, sizeof(text), "%s could not be reached within --connect-timeout: start the master first",
@@ -80,17 +91,15 @@ static void on_connect_timeout(struct tick *t)
 static void on_drain_timeout(struct tick *t)
 {
     struct agent *a = TICK_OWNER(t, struct agent, drain);
-    char text[PYM_TEXT_MAX];
-    unsigned busy = 0;
+    char text[LINK_TEXT_MAX];
+    unsigned busy = count_busy(a);
 
     tick_park(&a->ticker, &a->drain, on_drain_timeout);
-    for (uint64_t i = 0; i < a->conf->jobs; i++)
-        busy += slot_is_busy(&a->slots[i]);
     if (busy > 0) {
         snprintf(text, sizeof(text), "gave up %u unfinished task(s) after --drain-timeout: raise it", busy);
         give_up(a, text);
     } else {
-        abort_slots(a);
+        abort_all(a);
     }
 }
 
@@ -101,7 +110,7 @@ static void on_signal(uv_signal_t *handle, int number)
     (void)number;
     if (a->draining) {
         a->failed = true;
-        abort_slots(a);
+        abort_all(a);
         /* The resolver's thread cannot be called back. */
         if (a->peer.resolving)
             _exit(1);
@@ -110,33 +119,38 @@ static void on_signal(uv_signal_t *handle, int number)
     a->stopping = true;
     a->draining = true;
     tick_move(&a->ticker, &a->drain, a->conf->drain_timeout_ms, on_drain_timeout);
-    for (uint64_t i = 0; i < a->conf->jobs; i++)
+    if (a->slots == NULL)
+        native_link_stop(&a->native);
+    for (uint64_t i = 0; a->slots != NULL && i < a->parts; i++)
         slot_stop(&a->slots[i]);
 }
 
-/* ---- for the slots ---- */
+/* ---- for the slots and the native link ---- */
 
-void agent_on_up(struct agent *a)
+void agent_on_up(struct agent *a, bool served)
 {
     if (a->told_trouble)
         tq_log(TQ_LOG_INFO, "CONNECTED", "peer=%s", a->peer.name);
     a->ever_up = true;
+    a->ever_served |= served;
     a->told_trouble = false;
     tick_park(&a->ticker, &a->give_up, on_connect_timeout);
     a->waiting = false;
 }
 
-static bool is_final(const struct agent *a, enum agent_trouble trouble, enum pym_failure failure)
+static bool is_final(const struct agent *a, enum agent_trouble trouble, enum link_failure failure)
 {
-    if (a->conf->no_retry || failure == PYM_KEY_REFUSED || failure == PYM_KEY_UNPROVEN)
+    if (a->conf->no_retry || failure == LINK_KEY_REFUSED || failure == LINK_KEY_UNPROVEN)
         return true;
-    if (failure == PYM_OUT_OF_MEMORY)
+    if (failure == LINK_OUT_OF_MEMORY || trouble == AGENT_TROUBLE_FINAL)
         return true;
     /* Likely a typing error as long as it never worked. */
-    return !a->ever_up && (trouble == AGENT_TROUBLE_QUEUE || failure == PYM_UNKNOWN_HOST);
+    return (!a->ever_served && trouble == AGENT_TROUBLE_QUEUE) ||
+           (!a->ever_up && failure == LINK_UNKNOWN_HOST);
 }
 
-void agent_on_trouble(struct agent *a, enum agent_trouble trouble, enum pym_failure failure, const char *text)
+void agent_on_trouble(struct agent *a, enum agent_trouble trouble, enum link_failure failure,
+                      const char *text)
 {
     uint64_t now_ms = uv_now(&a->loop);
 
@@ -146,7 +160,7 @@ void agent_on_trouble(struct agent *a, enum agent_trouble trouble, enum pym_fail
         give_up(a, text);
         return;
     }
-    pym_peer_failed(&a->peer);
+    link_peer_failed(&a->peer);
     if (!a->waiting && a->conf->connect_timeout_ms > 0) {
         a->waiting = true;
         tick_move(&a->ticker, &a->give_up, a->conf->connect_timeout_ms, on_connect_timeout);
@@ -163,40 +177,49 @@ bool agent_wants_tasks(const struct agent *a)
     return !a->stopping && (a->conf->count == 0 || a->turns_left > 0);
 }
 
-bool agent_take_turn(struct agent *a)
+uint64_t agent_turns(const struct agent *a)
 {
-    if (!agent_wants_tasks(a))
-        return false;
-    if (a->conf->count > 0)
-        a->turns_left--;
-    return true;
+    if (a->stopping)
+        return 0;
+    return a->conf->count == 0 ? UINT64_MAX : a->turns_left;
 }
 
-void agent_return_turn(struct agent *a)
+void agent_take_turns(struct agent *a, uint64_t n)
 {
-    a->turns_left++;
+    if (a->conf->count > 0)
+        a->turns_left -= n;
+}
+
+void agent_return_turns(struct agent *a, uint64_t n)
+{
+    if (a->conf->count > 0)
+        a->turns_left += n;
+}
+
+/* A get was answered: the next connection need not wait, and the queues are there. */
+static void on_served(struct agent *a)
+{
+    link_peer_works(&a->peer);
+    a->ever_served = true;
 }
 
 void agent_on_task(struct agent *a)
 {
-    pym_peer_works(&a->peer); /* a get was answered: the next connection need not wait */
+    on_served(a);
     a->told_empty = false;
 }
 
-static bool any_busy(const struct agent *a)
+void agent_on_empty(struct agent *a, uint64_t turns)
 {
-    for (uint64_t i = 0; i < a->conf->jobs; i++)
-        if (slot_is_busy(&a->slots[i]))
-            return true;
-    return false;
-}
-
-void agent_on_empty(struct agent *a)
-{
-    pym_peer_works(&a->peer); /* a get was answered: the next connection need not wait */
-    /* With --count each turn says what became of it, as in the example; a server of tasks says it when it
-     * runs out of them, not every second. */
-    if (a->conf->count == 0 && (a->told_empty || any_busy(a)))
+    on_served(a);
+    if (a->conf->count > 0) {
+        /* Each turn says what became of it, as in the example. */
+        while (turns-- > 0)
+            say("task queue is empty.");
+        return;
+    }
+    /* A server of tasks says it when it runs out of them, not every second. */
+    if (a->told_empty || count_busy(a) > 0)
         return;
     a->told_empty = true;
     say("task queue is empty.");
@@ -225,9 +248,12 @@ static int open_parts(struct agent *a)
     struct runner_env env = {.ticker = &a->ticker, .say = say, .sleep_ms = conf->sleep_ms};
     int rv = TQ_ENOMEM;
 
-    a->slots = tq_calloc(conf->jobs, sizeof(*a->slots));
-    if (a->slots == NULL)
-        return TQ_ENOMEM;
+    a->parts = conf->peer_python ? conf->jobs : 1;
+    if (conf->peer_python) {
+        a->slots = tq_calloc(conf->jobs, sizeof(*a->slots));
+        if (a->slots == NULL)
+            return TQ_ENOMEM;
+    }
     ticker_open(&a->ticker, &a->loop);
     rv = tick_set(&a->ticker, &a->finish, TICK_PARKED_MS, on_finish);
     if (rv == TQ_OK)
@@ -235,10 +261,15 @@ static int open_parts(struct agent *a)
     if (rv == TQ_OK)
         rv = tick_set(&a->ticker, &a->give_up, TICK_PARKED_MS, on_connect_timeout);
     if (rv == TQ_OK)
-        rv = pym_peer_open(&a->peer, &a->loop, &a->ticker, conf->host, conf->port, conf->key,
-                           conf->frame_bytes);
-    if (rv == TQ_OK)
+        rv = link_peer_open(&a->peer, &a->loop, &a->ticker, conf->host, conf->port, conf->key,
+                            conf->frame_bytes);
+    if (rv == TQ_OK && a->slots == NULL)
+        rv = native_link_init(&a->native, a);
+    if (rv == TQ_OK) {
         rv = conf->runner->open(&env, &a->runner);
+        if (rv != TQ_OK && a->slots == NULL)
+            native_link_abort(&a->native);
+    }
     if (rv != TQ_OK) {
         tick_clear(&a->ticker, &a->peer.pause);
         tick_clear(&a->ticker, &a->give_up);
@@ -248,7 +279,7 @@ static int open_parts(struct agent *a)
         tq_free(a->slots);
         return rv;
     }
-    for (uint64_t i = 0; i < conf->jobs; i++)
+    for (uint64_t i = 0; a->slots != NULL && i < a->parts; i++)
         slot_init(&a->slots[i], a);
     open_signals(a);
     return TQ_OK;
@@ -264,10 +295,14 @@ static void run(struct agent *a)
         a->waiting = true;
         tick_move(&a->ticker, &a->give_up, a->conf->connect_timeout_ms, on_connect_timeout);
     }
-    for (uint64_t i = 0; i < a->conf->jobs; i++)
+    if (a->slots == NULL)
+        native_link_start(&a->native);
+    for (uint64_t i = 0; a->slots != NULL && i < a->parts; i++)
         slot_start(&a->slots[i]);
     uv_run(&a->loop, UV_RUN_DEFAULT);
-    for (uint64_t i = 0; i < a->conf->jobs; i++)
+    if (a->slots == NULL)
+        native_link_deinit(&a->native);
+    for (uint64_t i = 0; a->slots != NULL && i < a->parts; i++)
         slot_deinit(&a->slots[i]);
     tq_free(a->slots);
     if (!a->failed)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/digest.h"
 #include "common/err.h"
@@ -14,7 +15,8 @@
 #define TASKQ_VERSION "unknown"
 #endif
 
-#define EXIT_USAGE 2
+#define EXIT_USAGE           2
+#define WORKER_ID_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:@/-"
 /* A reply: the largest item that task-master takes by default, and its envelope. */
 #define FRAME_BYTES_MAX ((UINT64_C(64) << 20) + (256 << 10))
 
@@ -93,12 +95,49 @@ static int set_from(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
 
 static int set_to(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
 {
+    ((struct options *)ctx)->conf.to_given = true;
     return set_name(((struct options *)ctx)->conf.to, value, err);
 }
 
 static int set_session_name(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
 {
     return set_name(((struct options *)ctx)->conf.name, value, err);
+}
+
+static int set_worker_id(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
+{
+    struct options *o = ctx;
+    size_t n = strlen(value);
+
+    if (n == 0 || n > TQ_NATIVE_WORKER_MAX)
+        return refuse(err, "a worker id has 1 to 128 characters");
+    if (strspn(value, WORKER_ID_CHARACTERS) != n)
+        return refuse(err, "a worker id has the characters A-Z a-z 0-9 . _ : @ / -");
+    memcpy(o->conf.worker_id, value, n + 1);
+    return TQ_OK;
+}
+
+/* 0, or at least what the protocol allows. */
+static int check_heartbeat(const struct agent_conf *c, char err[TQ_OPT_ERROR_MAX])
+{
+    if (c->heartbeat_ms == 0 || c->heartbeat_ms >= AGENT_HEARTBEAT_LEAST_MS)
+        return TQ_OK;
+    return refuse(err, "--heartbeat: at least 1 second, or 0 for none");
+}
+
+/* HOST:PID:4 hex digits; one of a program's own, so that two at one place are two. */
+static void make_worker_id(struct agent_conf *c)
+{
+    char host[64] = "";
+    uint16_t random = 0;
+
+    if (gethostname(host, sizeof(host) - 1) != 0 || host[0] == '\0')
+        snprintf(host, sizeof(host), "localhost");
+    for (char *p = host; *p != '\0'; p++)
+        if (strchr(WORKER_ID_CHARACTERS, *p) == NULL)
+            *p = '-';
+    (void)tq_random_bytes(&random, sizeof(random));
+    snprintf(c->worker_id, sizeof(c->worker_id), "%s:%ld:%04x", host, (long)getpid(), random);
 }
 
 static int set_builtin(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
@@ -140,7 +179,7 @@ static int parse(struct options *o, int argc, char **argv)
         {.name = "peer",
          .type = TQ_OPT_STRING,
          .arg = "KIND",
-         .help = "what the master is: taskq, or python for a BaseManager server of Python's own",
+         .help = "what the master is: taskq for a task-master, python for a BaseManager server",
          .dflt = "taskq",
          .set = set_peer},
         {.name = "authkey-file",
@@ -169,7 +208,20 @@ static int parse(struct options *o, int argc, char **argv)
          .arg = "NAME",
          .dflt = "MainProcess",
          .set = set_session_name,
-         .help = "what the sessions are called at the master"},
+         .help = "what the sessions are called at a --peer python"},
+        {.name = "worker-id",
+         .type = TQ_OPT_STRING,
+         .arg = "ID",
+         .dflt = "HOST:PID:xxxx",
+         .set = set_worker_id,
+         .help = "who this is at a task-master; one of its own for each worker that runs"},
+        {.name = "heartbeat",
+         .type = TQ_OPT_SECONDS,
+         .arg = "SECONDS",
+         .min = 0,
+         .max = 600000,
+         .number = &c->heartbeat_ms,
+         .help = "a sign of life so often; after three without one, either side gives the other up; 0: none"},
         {.name = "from",
          .type = TQ_OPT_STRING,
          .arg = "QUEUE",
@@ -180,7 +232,7 @@ static int parse(struct options *o, int argc, char **argv)
         {.name = "to",
          .type = TQ_OPT_STRING,
          .arg = "QUEUE",
-         .dflt = "result_queue",
+         .dflt = "where the task or its queue says; of python: result_queue",
          .set = set_to,
          .help = "put results into this queue"},
         {.name = "jobs",
@@ -244,6 +296,8 @@ static int parse(struct options *o, int argc, char **argv)
         rv = TQ_EINVAL;
         snprintf(err, sizeof(err), "nothing to do with a task is given: add --builtin square");
     }
+    if (rv == TQ_OK)
+        rv = check_heartbeat(c, err);
     if (rv != TQ_OK) {
         fprintf(stderr, "task-worker: %s\n", err);
         return 1 + EXIT_USAGE;
@@ -259,6 +313,8 @@ int main(int argc, char **argv)
                  .from = "task_queue",
                  .to = "result_queue",
                  .name = "MainProcess",
+                 .client = "task-worker/" TASKQ_VERSION,
+                 .heartbeat_ms = 5000,
                  .jobs = 1,
                  .poll_timeout_ms = 1000,
                  .drain_timeout_ms = 10000,
@@ -283,6 +339,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     /* No key is the empty key, which is what a master without one has. */
     o.conf.key = tq_span(key != NULL ? (const void *)key : "", key_len);
+    if (o.conf.worker_id[0] == '\0')
+        make_worker_id(&o.conf);
     status = agent_run(&o.conf);
     if (key != NULL)
         explicit_bzero(key, key_len);

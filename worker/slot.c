@@ -6,13 +6,15 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "proto/native/convert.h"
+#include "proto/native/mp.h"
 #include "worker/agent.h"
 
 #define CALL_MS          10000 /* reply to a call that does not wait */
 #define GET_GRACE_MS     10000 /* beyond the timeout that the get carries */
-#define SHORT_POLL_MS    2000  /* a poll that is awaited at the end, rather than cut */
 #define IDENT_MAX_BYTES  256
 #define RESULT_MAX_BYTES (1u << 20)
+#define TASK_MAX_BYTES   INT32_MAX
 
 /* The steps of JOIN, in stock Python's order; the last is the session. */
 enum join_step {
@@ -59,7 +61,7 @@ static void maybe_gone(struct slot *s)
         !pym_conn_is_idle(&s->control))
         return;
     enter(s, SLOT_GONE);
-    agent_on_slot_gone(s->agent);
+    agent_on_part_gone(s->agent);
 }
 
 void slot_abort(struct slot *s)
@@ -86,7 +88,7 @@ static bool over(const struct slot *s)
 
 static void no_memory(struct slot *s)
 {
-    agent_on_trouble(s->agent, AGENT_TROUBLE_PEER, PYM_OUT_OF_MEMORY, "out of memory");
+    agent_on_trouble(s->agent, AGENT_TROUBLE_PEER, LINK_OUT_OF_MEMORY, "out of memory");
     slot_abort(s);
 }
 
@@ -180,7 +182,7 @@ static void create_refused(struct slot *s, bool from)
 {
     struct agent *a = s->agent;
     bool *plain = from ? &a->from_plain : &a->to_plain;
-    char text[PYM_TEXT_MAX];
+    char text[LINK_TEXT_MAX];
 
     if (!s->tried_plain) {
         s->tried_plain = true;
@@ -191,7 +193,7 @@ static void create_refused(struct slot *s, bool from)
     snprintf(text, sizeof(text), "%s has no queue '%s' (%.100s): name one that it has by --%s", a->peer.name,
              from ? a->conf->from : a->conf->to, s->reason, from ? "from" : "to");
     *plain = false;
-    agent_on_trouble(a, AGENT_TROUBLE_QUEUE, PYM_FINE, text);
+    agent_on_trouble(a, AGENT_TROUBLE_QUEUE, LINK_FINE, text);
     if (!over(s))
         join(s);
 }
@@ -199,7 +201,7 @@ static void create_refused(struct slot *s, bool from)
 static void join_step_done(struct slot *s)
 {
     struct agent *a = s->agent;
-    char text[PYM_TEXT_MAX];
+    char text[LINK_TEXT_MAX];
 
     if (s->refused && !s->unreadable && (s->step == JOIN_CREATE_FROM || s->step == JOIN_CREATE_TO)) {
         create_refused(s, s->step == JOIN_CREATE_FROM);
@@ -207,7 +209,7 @@ static void join_step_done(struct slot *s)
     }
     if (s->refused) {
         snprintf(text, sizeof(text), "%s refused a call: %s", a->peer.name, s->reason);
-        agent_on_trouble(a, AGENT_TROUBLE_CALL, PYM_FINE, text);
+        agent_on_trouble(a, AGENT_TROUBLE_CALL, LINK_FINE, text);
         if (!over(s))
             join(s);
         return;
@@ -235,12 +237,12 @@ static void on_control_event(struct pym_conn *c, enum pym_event ev, struct tq_sp
         break;
     }
     if (s->state == SLOT_LEAVE) {
-        s->step = c->failure == PYM_FINE ? s->step + 1 : LEAVE_DONE;
+        s->step = c->link.failure == LINK_FINE ? s->step + 1 : LEAVE_DONE;
         leave_step(s);
-    } else if (s->state == SLOT_JOIN && c->failure == PYM_FINE) {
+    } else if (s->state == SLOT_JOIN && c->link.failure == LINK_FINE) {
         join_step_done(s);
     } else if (s->state == SLOT_JOIN) {
-        agent_on_trouble(s->agent, AGENT_TROUBLE_PEER, c->failure, c->text);
+        agent_on_trouble(s->agent, AGENT_TROUBLE_PEER, c->link.failure, c->link.text);
         if (!over(s))
             join(s);
     }
@@ -277,13 +279,10 @@ static void start_create(struct slot *s, bool from)
 /* What becomes of a result when the session ended before its put was answered:
  *
  * The put was written, wholly or in part: it may have been done. It is not sent again, or the task could be
- * answered twice. With a task-master nothing is lost: either the put arrived, and acknowledged the task in
- * the same step, or the master took the task back when the session ended, and it will run again. With a
- * Python server the result is lost if the server never read what the kernel took.
+ * answered twice; it is lost if the server never read what the kernel took.
  *
- * The put was not written: a task-master has taken the task back, so the result is dropped (a queue with
- * ack=get does not take back; that is the at-most-once it was asked for). A Python server forgot the task
- * when it answered the get: the result is the only trace of it, so it is kept and put after the next join. */
+ * The put was not written: a Python server forgot the task when it answered the get, and the result is the
+ * only trace of it, so it is kept and put after the next join. */
 static void settle_result(struct slot *s)
 {
     if (!s->has_result)
@@ -293,8 +292,6 @@ static void settle_result(struct slot *s)
                "peer=%s effect=\"the connection ended before a result was "
                "confirmed; it is not sent again\"",
                s->agent->peer.name);
-        s->has_result = false;
-    } else if (!s->agent->conf->peer_python) {
         s->has_result = false;
     }
     s->put_written = false;
@@ -310,37 +307,54 @@ static void on_session_closed(struct slot *s)
         maybe_gone(s);
         return;
     }
-    if (s->state == SLOT_POLL && c->failure != PYM_FINE)
-        agent_return_turn(a);
+    if (s->state == SLOT_POLL && c->link.failure != LINK_FINE)
+        agent_return_turns(a, 1);
     if (!s->running)
         settle_result(s);
     /* A master that ends once it has its last result is no trouble for a worker that wanted no more. */
-    if (c->failure != PYM_FINE && (slot_is_busy(s) || agent_wants_tasks(a)))
-        agent_on_trouble(a, AGENT_TROUBLE_PEER, c->failure, c->text);
+    if (c->link.failure != LINK_FINE && (slot_is_busy(s) || agent_wants_tasks(a)))
+        agent_on_trouble(a, AGENT_TROUBLE_PEER, c->link.failure, c->link.text);
     if (over(s))
         return;
     if (!s->running)
         join(s);
-    else if (!a->conf->peer_python) /* a task-master gives the task to somebody else now */
-        a->runner->ops->cancel(a->runner, &s->job);
 }
 
-/* The peer answered a call of the session with something that is no answer; the session ends, and with it, at
- * a task-master, the hold on a task. */
+/* The peer answered a call of the session with something that is no answer; the session ends. */
 static void session_refused(struct slot *s, const char *call)
 {
-    char text[PYM_TEXT_MAX];
+    char text[LINK_TEXT_MAX];
 
     snprintf(text, sizeof(text), "%s refused a %s: %s", s->agent->peer.name, call, s->reason);
-    agent_on_trouble(s->agent, AGENT_TROUBLE_CALL, PYM_FINE, text);
+    agent_on_trouble(s->agent, AGENT_TROUBLE_CALL, LINK_FINE, text);
     pym_conn_close(&s->session);
+}
+
+/* Starts the job. The task becomes msgpack, as runners want it. */
+static int start_job(struct slot *s, const struct tq_py_reply *r)
+{
+    struct agent *a = s->agent;
+    struct tq_buf value = TQ_BUF_NULL(TASK_MAX_BYTES);
+    struct tq_body *item = NULL;
+    struct runner_task task;
+    int rv = tq_item_from_request(&r->pickle, r->value, &item);
+
+    if (rv == TQ_OK)
+        rv = tq_convert_to_msgpack(tq_span(item->data, item->len), item->item_off, item->item_len,
+                                   TASK_MAX_BYTES, &value);
+    tq_body_unref(item);
+    if (rv == TQ_OK) {
+        task = (struct runner_task){.body = tq_buf_span(&value)};
+        rv = a->runner->ops->start(a->runner, &s->job, &task);
+    }
+    tq_buf_deinit(&value);
+    return rv;
 }
 
 static void take_poll_reply(struct slot *s, struct tq_span frame)
 {
     struct agent *a = s->agent;
     struct tq_py_reply r;
-    struct runner_task task;
     int rv;
 
     if (parse_reply(s, &r, frame) != TQ_OK) {
@@ -350,8 +364,7 @@ static void take_poll_reply(struct slot *s, struct tq_span frame)
     if (!s->refused) {
         agent_on_task(a);
         enter(s, SLOT_RUN);
-        task = (struct runner_task){.pickle = &r.pickle, .value = r.value};
-        rv = a->runner->ops->start(a->runner, &s->job, &task);
+        rv = start_job(s, &r);
         s->running = rv == TQ_OK;
         if (rv != TQ_OK) {
             snprintf(s->reason, sizeof(s->reason), "%s", tq_strerror(rv));
@@ -362,7 +375,7 @@ static void take_poll_reply(struct slot *s, struct tq_span frame)
         return;
     }
     if (tq_py_reply_is_empty_error(&r)) {
-        agent_on_empty(a);
+        agent_on_empty(a, 1);
         tq_py_reply_deinit(&r);
         next(s);
         return;
@@ -397,7 +410,7 @@ static void take_accept_reply(struct slot *s, struct tq_span frame)
         return;
     }
     s->session_up = true;
-    agent_on_up(s->agent);
+    agent_on_up(s->agent, true);
     next(s);
 }
 
@@ -441,15 +454,55 @@ static void poll(struct slot *s)
         (void)pym_conn_call(&s->session, tq_buf_span(&s->request), conf->poll_timeout_ms + GET_GRACE_MS);
 }
 
+/* A failure is text to Python's own masters, which have no other word for it. */
+static int as_item(const struct slot *s, struct tq_buf *frame, struct tq_item_frame *ret)
+{
+    struct tq_buf text = TQ_BUF_NULL(RESULT_MAX_BYTES + 16);
+    struct tq_mp_out o = tq_mp_out(&text);
+    int rv;
+
+    if (s->failed)
+        tq_mp_put_str(&o, tq_buf_span(&s->job.result));
+    else
+        tq_mp_put_raw(&o, tq_buf_span(&s->job.result));
+    rv = o.err;
+    if (rv == TQ_OK)
+        rv = tq_convert_to_python(tq_buf_span(&text), frame, &ret->item_off, &ret->item_len);
+    ret->frame = tq_buf_span(frame);
+    tq_buf_deinit(&text);
+    return rv;
+}
+
+static int write_put(struct slot *s)
+{
+    struct tq_buf frame = TQ_BUF_NULL(2 * RESULT_MAX_BYTES);
+    struct tq_item_frame item;
+    int rv = as_item(s, &frame, &item);
+
+    if (rv == TQ_OK)
+        rv = tq_py_call_put_item(&s->request, tq_buf_span(&s->to_ident), &item);
+    tq_buf_deinit(&frame);
+    return rv;
+}
+
 /* No time limit: a put into a full queue waits as long as the queue is full. */
 static void put(struct slot *s)
 {
+    int rv;
+
     enter(s, SLOT_PUT);
     tq_buf_clear(&s->request);
-    if (tq_py_call_put_str(&s->request, tq_buf_span(&s->to_ident), tq_buf_span(&s->job.result)) != TQ_OK)
-        no_memory(s);
-    else
+    rv = write_put(s);
+    if (rv == TQ_OK) {
         s->put_written = pym_conn_call(&s->session, tq_buf_span(&s->request), 0) == TQ_OK;
+    } else if (rv == TQ_ENOMEM) {
+        no_memory(s);
+    } else {
+        tq_log(TQ_LOG_ERROR, "TASK-FAILED", "reason=\"its result is nothing for Python: %s\"",
+               tq_strerror(rv));
+        s->has_result = false;
+        pym_conn_close(&s->session);
+    }
 }
 
 static void on_job_done(struct runner_job *job, int status)
@@ -461,8 +514,9 @@ static void on_job_done(struct runner_job *job, int status)
         maybe_gone(s);
         return;
     }
-    s->has_result = status == TQ_OK;
-    if (status != TQ_OK && status != TQ_ECANCELED)
+    s->has_result = status >= 0;
+    s->failed = status == RUNNER_FAILED;
+    if (status < 0 && status != TQ_ECANCELED)
         tq_log(TQ_LOG_ERROR, "TASK-FAILED", "reason=\"%s\"", tq_strerror(status));
     if (!s->session_up) {
         settle_result(s);
@@ -481,7 +535,8 @@ static void next(struct slot *s)
 {
     if (s->has_result) {
         put(s);
-    } else if (agent_take_turn(s->agent)) {
+    } else if (agent_turns(s->agent) > 0) {
+        agent_take_turns(s->agent, 1);
         poll(s);
     } else {
         enter(s, SLOT_LEAVE);
@@ -551,7 +606,7 @@ static void leave_step(struct slot *s)
     if (s->step == LEAVE_DECREF_TO && !s->to_held)
         s->step++;
     /* Whoever is not there needs no farewell. */
-    if (pym_peer_is_down(&s->agent->peer))
+    if (link_peer_is_down(&s->agent->peer))
         s->step = LEAVE_DONE;
     if (s->step == LEAVE_DECREF_FROM)
         start_control(s, "decref", &from);
@@ -568,22 +623,18 @@ void slot_start(struct slot *s)
 
 void slot_stop(struct slot *s)
 {
-    const struct agent_conf *conf = s->agent->conf;
-
     switch (s->state) {
     case SLOT_NEW:
         slot_abort(s);
         break;
     case SLOT_JOIN:
         /* Once it may hold references it goes on, so as to leave in good order. */
-        if (!s->has_result && (s->step == JOIN_DUMMY || pym_peer_is_down(&s->agent->peer)))
+        if (!s->has_result && (s->step == JOIN_DUMMY || link_peer_is_down(&s->agent->peer)))
             slot_abort(s);
         break;
     case SLOT_POLL:
-        /* The get that waits could still be answered with a task. A Python server would lose that task if we
-         * went away; a task-master takes it back, as long as no decref says that we left in good order. */
-        if (!conf->peer_python && conf->poll_timeout_ms > SHORT_POLL_MS)
-            slot_abort(s);
+        /* The get that waits could still be answered with a task, which a Python server would lose if we went
+         * away. */
         break;
     default:
         break;
@@ -593,7 +644,7 @@ void slot_stop(struct slot *s)
 void slot_init(struct slot *s, struct agent *a)
 {
     *s = (struct slot){.agent = a};
-    tq_buf_init(&s->request, RESULT_MAX_BYTES + 4096);
+    tq_buf_init(&s->request, 2 * RESULT_MAX_BYTES + 4096);
     tq_buf_init(&s->from_ident, IDENT_MAX_BYTES);
     tq_buf_init(&s->to_ident, IDENT_MAX_BYTES);
     tq_buf_init(&s->job.result, RESULT_MAX_BYTES);

@@ -39,6 +39,7 @@ struct slot {
     struct runner_job job;
     bool running;
     bool has_result;
+    bool failed;      /* the result is the text of a failure */
     bool put_written; /* bytes of the put went out: it may have been done */
     bool tried_plain; /* this join has fallen back from get_X to X */
 };

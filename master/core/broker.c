@@ -6,10 +6,19 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/broker_impl.h"
-#include "master/core/effects.h"
+#include "master/core/lease.h"
+#include "master/core/policy.h"
+#include "master/core/purge.h"
 #include "master/core/queue.h"
 #include "master/core/session.h"
 #include "master/core/task.h"
+#include "master/core/timer.h"
+
+static int set_to_never(struct broker *b, struct tq_deadline *d, enum broker_node kind)
+{
+    d->kind = broker_node_kind(kind);
+    return tq_deadline_set(b->deadlines, d, BROKER_NEVER);
+}
 
 struct broker *broker_new(struct tq_deadlines *dl, const struct broker_limits *limits, broker_less_fn less)
 {
@@ -20,12 +29,31 @@ struct broker *broker_new(struct tq_deadlines *dl, const struct broker_limits *l
     b->deadlines = dl;
     b->limits = *limits;
     b->less = less;
-    b->retry.kind = BROKER_DEADLINE;
-    if (tq_deadline_set(dl, &b->retry, UINT64_MAX) != TQ_OK) {
-        tq_free(b);
+    b->names_changed = 1;
+    b->slab = slab_new();
+    b->ids = ids_new(1);
+    if (b->slab == NULL || b->ids == NULL || set_to_never(b, &b->retry, NODE_RETRY) != TQ_OK ||
+        set_to_never(b, &b->trash_deadline, NODE_TRASH) != TQ_OK) {
+        broker_free(b);
         return NULL;
     }
     return b;
+}
+
+/* Results that were kept. */
+static void free_kept(struct broker *b)
+{
+    uint64_t id, from = 1;
+
+    do {
+        unsigned budget = UINT32_MAX;
+        uint64_t resume;
+
+        id = ids_walk(b->ids, from, &budget, &resume);
+        from = id != 0 ? id + 1 : resume;
+        if (id != 0)
+            broker_task_end(b, ids_find(b->ids, id));
+    } while (from != 0);
 }
 
 void broker_free(struct broker *b)
@@ -36,35 +64,29 @@ void broker_free(struct broker *b)
         return;
     while (b->sessions != NULL)
         broker_session_close(b, b->sessions, BROKER_CLOSE_RETURN);
+    broker_trash_free(b);
     HASH_ITER(hh, b->by_name, q, next)
     {
         HASH_DEL(b->by_name, q);
         broker_queue_free(b, q);
     }
-    TQ_ASSERT(b->stats.tasks == 0 && b->stats.body_bytes == 0 && b->stats.waiting == 0);
     while (b->removed != NULL) {
         q = b->removed;
         DL_DELETE2(b->removed, q, removed_prev, removed_next);
         broker_queue_free(b, q);
     }
+    if (b->ids != NULL)
+        free_kept(b);
+    TQ_ASSERT(b->stats.tasks == 0 && b->stats.body_bytes == 0 && b->stats.waiting == 0 &&
+              b->external_bytes == 0);
+    broker_lease_pool_deinit(b);
     tq_deadline_clear(b->deadlines, &b->retry);
+    tq_deadline_clear(b->deadlines, &b->trash_deadline);
+    ids_free(b->ids);
+    slab_free(b->slab);
+    tq_free(b->queues);
+    tq_free(b->free_queues);
     tq_free(b);
-}
-
-static bool name_is_good(const char *name, size_t len)
-{
-    static const char marks[] = "._-";
-
-    if (len == 0 || len > BROKER_QUEUE_NAME_MAX)
-        return false;
-    for (size_t i = 0; i < len; i++) {
-        char c = name[i];
-
-        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') &&
-            memchr(marks, c, sizeof(marks) - 1) == NULL)
-            return false;
-    }
-    return true;
 }
 
 int broker_declare(struct broker *b, const char *name, const struct broker_queue_conf *conf,
@@ -74,23 +96,27 @@ int broker_declare(struct broker *b, const char *name, const struct broker_queue
     struct broker_queue *q;
     int rv;
 
-    if (!name_is_good(name, len) || (conf->kind == BROKER_PRIORITY && b->less == NULL))
-        return TQ_EINVAL;
-    if ((conf->kind != BROKER_FIFO && conf->kind != BROKER_LIFO && conf->kind != BROKER_PRIORITY) ||
-        (conf->ack != BROKER_ACK_AUTO && conf->ack != BROKER_ACK_EXPLICIT && conf->ack != BROKER_ACK_GET))
+    if (!broker_queue_name_is_good(name, len) || !broker_conf_is_good(conf) ||
+        (conf->kind == BROKER_PRIORITY && b->less == NULL))
         return TQ_EINVAL;
     if (broker_find(b, tq_span(name, len)) != NULL)
         return TQ_EEXISTS;
     if (b->stats.queues >= b->limits.queues)
         return TQ_ELIMIT;
-    rv = broker_queue_new(name, len, conf, &q);
+    rv = broker_queue_new(b, name, len, conf, &q);
     if (rv != TQ_OK)
         return rv;
-    HASH_ADD_KEYPTR(hh, b->by_name, q->name, (unsigned)len, q);
-    if (q->hh.tbl == NULL) {
-        broker_queue_free(b, q);
-        return TQ_ENOMEM;
+    rv = broker_queue_watch_idle(b, q);
+    if (rv == TQ_OK) {
+        HASH_ADD_KEYPTR(hh, b->by_name, q->name, (unsigned)len, q);
+        if (q->hh.tbl == NULL)
+            rv = TQ_ENOMEM;
     }
+    if (rv != TQ_OK) {
+        broker_queue_free(b, q);
+        return rv;
+    }
+    b->names_changed++;
     b->stats.queues++;
     b->stats.steps++;
     *ret_queue = q;
@@ -127,285 +153,121 @@ bool broker_queue_shut_down(const struct broker_queue *q)
     return q->shut_down;
 }
 
-void broker_get_stats(const struct broker *b, struct broker_stats *ret_stats)
+struct broker_queue *broker_next_queue(struct broker *b, const struct broker_queue *q)
 {
-    *ret_stats = b->stats;
+    return q == NULL ? b->by_name : q->hh.next;
 }
 
-/* The step is over: its number goes into its effects. */
-static void finish_step(struct broker *b, struct broker_effects *out, size_t first)
+struct broker_queue *broker_queue_from(struct broker *b, uint32_t from, uint32_t *ret_index)
+{
+    for (uint32_t i = from; i < b->queue_cap; i++) {
+        if (b->queues[i] == NULL || b->queues[i]->removed)
+            continue;
+        *ret_index = i;
+        return b->queues[i];
+    }
+    return NULL;
+}
+
+void broker_queue_set_user(struct broker_queue *q, void *user)
+{
+    q->user = user;
+}
+
+void *broker_queue_user(const struct broker_queue *q)
+{
+    return q->user;
+}
+
+void broker_on_queue_gone(struct broker *b, void (*fn)(void *ctx, struct broker_queue *q), void *ctx)
+{
+    b->on_queue_gone = fn;
+    b->on_queue_gone_ctx = ctx;
+}
+
+void broker_get_stats(const struct broker *b, struct broker_stats *ret_stats)
+{
+    struct slab_stats slab;
+
+    slab_get_stats(b->slab, &slab);
+    *ret_stats = b->stats;
+    ret_stats->memory_bytes = slab.mapped_bytes + ids_bytes(b->ids) + b->external_bytes;
+}
+
+static uint64_t count_waits(const struct broker_wait *list)
+{
+    const struct broker_wait *w;
+    uint64_t n = 0;
+
+    DL_FOREACH(list, w)
+    {
+        n++;
+    }
+    return n;
+}
+
+/* The first task that would be handed out, or (a heap whose top is a tombstone) one of the next; SLAB_NONE.
+ */
+static uint32_t front_of(const struct broker *b, const struct broker_queue *q)
+{
+    uint32_t slot = q->head;
+    size_t i = 0;
+
+    for (;;) {
+        if (slot == SLAB_NONE) {
+            if (i == q->heap.count)
+                return SLAB_NONE;
+            slot = q->heap.list[i++];
+        }
+        if (broker_task_state(broker_task_at(b->slab, slot)) != BROKER_TASK_GONE)
+            return slot;
+        slot = i == 0 ? broker_task_at(b->slab, slot)->link : SLAB_NONE;
+    }
+}
+
+void broker_get_queue_stats(const struct broker *b, const struct broker_queue *q,
+                            struct broker_queue_stats *ret_stats)
+{
+    uint32_t front = q->ready > 0 ? front_of(b, q) : SLAB_NONE;
+
+    *ret_stats = q->stats;
+    ret_stats->ready = q->ready;
+    ret_stats->delayed = q->delayed;
+    ret_stats->leased = q->leased;
+    ret_stats->unfinished = q->unfinished;
+    ret_stats->waiting_gets = count_waits(q->getters);
+    ret_stats->waiting_puts = count_waits(q->putters);
+    ret_stats->paused = q->conf.paused;
+    ret_stats->shut_down = q->shut_down;
+    if (front != SLAB_NONE)
+        ret_stats->oldest_ms = ids_at_ms(b->ids, broker_task_id(broker_task_at(b->slab, front)));
+}
+
+void broker_finish_step(struct broker *b, struct broker_effects *out, size_t first)
 {
     broker_settle(b, out);
-    if (!b->changed)
-        return;
-    b->stats.steps++;
-    b->changed = false;
-    for (size_t i = first; i < out->count; i++)
-        out->list[i].commit = b->stats.steps;
+    broker_number_step(b, out, first);
+}
+
+void broker_queue_detach(struct broker *b, struct broker_queue *q)
+{
+    TQ_ASSERT(!q->removed);
+    HASH_DEL(b->by_name, q);
+    b->names_changed++;
+    b->stats.queues--;
+    b->changed = true;
+    q->removed = true; /* first: nothing comes in any more, not even results of what is dropped */
+    DL_APPEND2(b->removed, q, removed_prev, removed_next);
+    broker_drop_all(b, q);
+    broker_queue_clear_short(b, q);
+    broker_queue_unwatch(b, q);
+    broker_queue_mark(b, q);
 }
 
 void broker_remove(struct broker *b, struct broker_queue *q, struct broker_effects *out)
 {
     size_t first = out->count;
 
-    TQ_ASSERT(!q->removed);
-    HASH_DEL(b->by_name, q);
-    b->stats.queues--;
-    b->changed = true;
-    broker_queue_drop_ready(b, q);
-    broker_queue_clear_short(b, q);
-    q->removed = true;
-    DL_APPEND2(b->removed, q, removed_prev, removed_next);
-    broker_queue_mark(b, q);
-    finish_step(b, out, first);
-}
-
-/* The handlers of events. An effect has been reserved for those that reply; each does what can fail
- * first. 0, or TQ_ENOMEM with nothing changed. */
-
-static int reply(const struct broker_event *ev, struct broker_effects *out, enum broker_outcome outcome,
-                 int64_t number)
-{
-    broker_effects_add(out, ev->session, ev->token, outcome)->number = number;
-    return TQ_OK;
-}
-
-static bool may_wait(const struct broker_event *ev)
-{
-    return ev->wait_mode == BROKER_WAIT_FOREVER || (ev->wait_mode == BROKER_WAIT_MS && ev->wait_ms > 0);
-}
-
-static int park_put(struct broker *b, const struct broker_event *ev, enum broker_memory_class c,
-                    struct broker_effects *out)
-{
-    struct broker_task *t;
-
-    if (b->limits.memory_bytes > 0 &&
-        b->stats.parked_bytes + broker_body_cost(ev->body) > b->limits.memory_bytes)
-        return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
-    t = broker_task_new(ev->queue, ev->body);
-    if (t == NULL || broker_wait_park(b, BROKER_WAIT_PUT, ev, t, c) != TQ_OK) {
-        broker_task_discard(b, t);
-        return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
-    }
-    /* Who waits for room waits in the queue; who waits for memory is to be found from the broker too. */
-    broker_queue_mark(b, ev->queue);
-    return TQ_OK;
-}
-
-static int on_put(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    struct broker_queue *q = ev->queue;
-    struct broker_session *s = ev->session;
-    enum broker_memory_class c =
-        s->held_count + s->held_explicit_count > 0 ? BROKER_COMPLETION : BROKER_NEW_WORK;
-    char text[BROKER_TEXT_MAX];
-    struct broker_task *t;
-    int rv;
-
-    if (q->shut_down)
-        return reply(ev, out, BROKER_REPLY_SHUTDOWN, 0);
-    if (broker_body_cost(ev->body) > broker_memory_ceiling(b, c))
-        return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
-    if (q->putters != NULL || broker_queue_is_full(q) || !broker_memory_admits(b, c, s, ev->body)) {
-        if (!may_wait(ev))
-            return reply(ev, out, BROKER_REPLY_FULL, 0);
-        return park_put(b, ev, c, out);
-    }
-    t = broker_task_new(q, ev->body);
-    if (t == NULL)
-        return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
-    rv = broker_queue_push(b, q, t, text);
-    if (rv != TQ_OK) {
-        broker_task_discard(b, t);
-        broker_effects_add_error(out, s, ev->token, rv, text);
-        return TQ_OK;
-    }
-    q->unfinished++;
-    b->stats.puts++;
-    broker_session_progress(b, s);
-    if (q->getters != NULL)
-        broker_queue_mark(b, q);
-    return reply(ev, out, BROKER_REPLY_NONE, 0);
-}
-
-static int on_get(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    struct broker_queue *q = ev->queue;
-    struct broker_session *s = ev->session;
-    enum broker_outcome outcome = BROKER_REPLY_EMPTY;
-    char text[BROKER_TEXT_MAX];
-    struct broker_effect *e;
-    struct broker_task *t;
-    int rv;
-
-    if (q->shut_down && q->ready == 0) {
-        outcome = BROKER_REPLY_SHUTDOWN;
-    } else if (q->conf.ack == BROKER_ACK_EXPLICIT && b->limits.held_per_session > 0 &&
-               s->held_explicit_count >= b->limits.held_per_session) {
-        outcome = BROKER_REPLY_TOO_MANY_HELD;
-    } else if (q->ready > 0 && q->getters == NULL) { /* who waits for memory to be woken is not overtaken */
-        rv = broker_queue_take(b, q, &t, text);
-        if (rv != TQ_OK) {
-            if (rv == BROKER_HEAP_UNORDERED)
-                broker_session_progress(b, s);
-            broker_effects_add_error(out, s, ev->token, rv, text);
-            return TQ_OK;
-        }
-        broker_session_progress(b, s);
-        broker_session_hold(b, s, t);
-        b->stats.gets++;
-        if (q->putters != NULL)
-            broker_queue_mark(b, q);
-        e = broker_effects_add(out, s, ev->token, BROKER_REPLY_ITEM);
-        e->body = tq_body_ref(t->body);
-        e->task = t;
-        e->attempt = t->attempt + 1;
-        return TQ_OK;
-    } else if (may_wait(ev)) {
-        if (broker_wait_park(b, BROKER_WAIT_GET, ev, NULL, BROKER_NEW_WORK) != TQ_OK)
-            return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
-        broker_session_progress(b, s);
-        return TQ_OK;
-    }
-    broker_session_progress(b, s);
-    return reply(ev, out, outcome, 0);
-}
-
-static int on_qsize(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    (void)b;
-    return reply(ev, out, BROKER_REPLY_INT, (int64_t)ev->queue->ready);
-}
-
-static int on_empty(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    (void)b;
-    return reply(ev, out, BROKER_REPLY_BOOL, ev->queue->ready == 0);
-}
-
-static int on_full(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    (void)b;
-    return reply(ev, out, BROKER_REPLY_BOOL, broker_queue_is_full(ev->queue));
-}
-
-static int on_task_done(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    struct broker_queue *q = ev->queue;
-
-    /* What the session has finished is finished, even if the count says otherwise. */
-    broker_session_progress(b, ev->session);
-    if (q->conf.ack == BROKER_ACK_EXPLICIT)
-        broker_session_ack_explicit(b, ev->session, q);
-    if (q->unfinished == 0)
-        return reply(ev, out, BROKER_REPLY_TOO_MANY_DONE, 0);
-    b->changed = true;
-    if (--q->unfinished == 0 && q->joiners != NULL)
-        broker_queue_mark(b, q);
-    return reply(ev, out, BROKER_REPLY_NONE, 0);
-}
-
-static int on_join(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    if (ev->queue->unfinished == 0)
-        return reply(ev, out, BROKER_REPLY_NONE, 0);
-    if (broker_wait_park(b, BROKER_WAIT_JOIN, ev, NULL, BROKER_NEW_WORK) != TQ_OK)
-        return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
-    return TQ_OK;
-}
-
-static int on_shutdown(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    struct broker_queue *q = ev->queue;
-
-    b->changed = true;
-    q->shut_down = true;
-    if (ev->immediate) {
-        q->unfinished -= q->ready < q->unfinished ? q->ready : q->unfinished;
-        broker_queue_drop_ready(b, q);
-    }
-    broker_queue_mark(b, q);
-    return reply(ev, out, BROKER_REPLY_NONE, 0);
-}
-
-static int on_due(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
-{
-    struct broker_wait *w;
-    struct broker_effect *e;
-
-    if (ev->deadline == &b->retry) {
-        (void)tq_deadline_set(b->deadlines, &b->retry, UINT64_MAX); /* its place in the heap is still free */
-        return TQ_OK;
-    }
-    w = broker_wait_of_deadline(ev->deadline);
-    if (broker_effects_reserve(out) != TQ_OK) {
-        (void)tq_deadline_set(b->deadlines, ev->deadline, b->now_ms + BROKER_RETRY_MS);
-        return TQ_ENOMEM;
-    }
-    e = broker_effects_add(out, w->session, w->token,
-                           w->kind == BROKER_WAIT_PUT ? BROKER_REPLY_FULL : BROKER_REPLY_EMPTY);
-    e->was_parked = true;
-    broker_wait_drop(b, w);
-    return TQ_OK;
-}
-
-static int on_other(struct broker *b, const struct broker_event *ev)
-{
-    struct broker_session *s = ev->session;
-
-    switch (ev->kind) {
-    case BROKER_SESSION_OPEN:
-        broker_session_open(b, s);
-        return TQ_OK;
-    case BROKER_SESSION_CLOSE:
-        broker_session_close(b, s, ev->close_mode);
-        return TQ_OK;
-    case BROKER_CANCEL:
-        if (s->wait != NULL)
-            broker_wait_drop(b, s->wait);
-        return TQ_OK;
-    case BROKER_DELIVERED:
-        broker_session_delivered(b, s);
-        return TQ_OK;
-    default:
-        TQ_ASSERT(ev->kind == BROKER_BOUNCE);
-        broker_session_bounce(b, s, ev->task);
-        return TQ_OK;
-    }
-}
-
-typedef int (*call_fn)(struct broker *b, const struct broker_event *ev, struct broker_effects *out);
-
-/* Calls of the peer: those get a reply. */
-static const call_fn calls[] = {
-    [BROKER_PUT] = on_put,     [BROKER_GET] = on_get,           [BROKER_QSIZE] = on_qsize,
-    [BROKER_EMPTY] = on_empty, [BROKER_FULL] = on_full,         [BROKER_TASK_DONE] = on_task_done,
-    [BROKER_JOIN] = on_join,   [BROKER_SHUTDOWN] = on_shutdown,
-};
-
-int broker_step(struct broker *b, uint64_t now_ms, const struct broker_event *ev, struct broker_effects *out)
-{
-    size_t first = out->count;
-    size_t kind = (size_t)ev->kind;
-    int rv;
-
-    TQ_ASSERT(now_ms >= b->now_ms);
-    b->now_ms = now_ms;
-    if (kind < sizeof(calls) / sizeof(calls[0]) && calls[kind] != NULL) {
-        TQ_ASSERT(ev->session->open && ev->session->wait == NULL);
-        rv = broker_effects_reserve(out);
-        if (rv != TQ_OK)
-            return rv;
-        broker_session_delivered(b, ev->session); /* or it would not ask for more */
-        rv = calls[kind](b, ev, out);
-    } else if (ev->kind == BROKER_DUE) {
-        rv = on_due(b, ev, out);
-    } else {
-        TQ_ASSERT(ev->session->open || ev->kind == BROKER_SESSION_OPEN);
-        rv = on_other(b, ev);
-    }
-    if (rv == TQ_OK)
-        finish_step(b, out, first);
-    return rv;
+    broker_queue_detach(b, q);
+    broker_finish_step(b, out, first);
 }

@@ -1,35 +1,24 @@
 #include "master/core/effects.h"
 
-#include "common/assert.h"
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/heap.h"
 
-int broker_effects_reserve(struct broker_effects *fx)
+int broker_effects_reserve_more(struct broker_effects *fx, size_t n)
 {
     struct broker_effect *list;
-    size_t cap;
+    size_t cap = fx->cap > 0 ? fx->cap : 16;
 
-    if (fx->count < fx->cap)
+    if (n <= fx->cap - fx->count)
         return TQ_OK;
-    cap = fx->cap > 0 ? fx->cap * 2 : 16;
+    while (cap - fx->count < n)
+        cap *= 2;
     list = tq_realloc(fx->list, cap * sizeof(*list));
     if (list == NULL)
         return TQ_ENOMEM;
     fx->list = list;
     fx->cap = cap;
     return TQ_OK;
-}
-
-struct broker_effect *broker_effects_add(struct broker_effects *fx, struct broker_session *s, uint64_t token,
-                                         enum broker_outcome outcome)
-{
-    struct broker_effect *e;
-
-    TQ_ASSERT(fx->count < fx->cap);
-    e = &fx->list[fx->count++];
-    *e = (struct broker_effect){.session = s, .token = token, .outcome = outcome};
-    return e;
 }
 
 struct broker_effect *broker_effects_add_error(struct broker_effects *fx, struct broker_session *s,
@@ -46,8 +35,10 @@ struct broker_effect *broker_effects_add_error(struct broker_effects *fx, struct
 void broker_effects_clear(struct broker_effects *fx)
 {
     for (size_t i = 0; i < fx->count; i++) {
-        tq_body_unref(fx->list[i].body);
-        tq_free(fx->list[i].text);
+        if (fx->list[i].copy != NULL)
+            tq_free(fx->list[i].copy);
+        if (fx->list[i].text != NULL)
+            tq_free(fx->list[i].text);
     }
     fx->count = 0;
 }

@@ -5,7 +5,11 @@
 #include "common/assert.h"
 #include "common/err.h"
 #include "master/core/broker_impl.h"
+#include "master/core/deliver.h"
 #include "master/core/effects.h"
+#include "master/core/idwait.h"
+#include "master/core/keys.h"
+#include "master/core/outcome.h"
 #include "master/core/queue.h"
 #include "master/core/session.h"
 #include "master/core/task.h"
@@ -22,32 +26,32 @@ uint64_t broker_memory_ceiling(const struct broker *b, enum broker_memory_class 
 }
 
 bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
-                        const struct tq_body *body)
+                        uint64_t body_cost)
 {
     uint64_t ceiling = broker_memory_ceiling(b, c);
     uint64_t used = b->stats.body_bytes;
-    uint64_t cost = broker_body_cost(body);
-    const struct broker_task *t;
+    const struct broker_lease *l;
 
     if (b->limits.memory_bytes == 0)
         return true;
-    DL_FOREACH(s->held, t)
-    {
-        used -= broker_body_cost(t->body);
-    }
-    return cost <= ceiling && used <= ceiling - cost;
+    if (s != NULL && !s->native)
+        DL_FOREACH(s->held, l)
+        {
+            used -= broker_task_cost(b, l->slot);
+        }
+    return body_cost <= ceiling && used <= ceiling - body_cost;
 }
 
 bool broker_memory_admits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
-                          const struct tq_body *body)
+                          uint64_t body_cost)
 {
-    return b->short_of_memory[c] == NULL && broker_memory_fits(b, c, s, body);
+    return b->short_of_memory[c] == NULL && broker_memory_fits(b, c, s, body_cost);
 }
 
 static bool first_putter_fits(const struct broker *b, const struct broker_queue *q,
                               enum broker_memory_class c)
 {
-    return broker_memory_fits(b, c, q->putters->session, q->putters->task->body);
+    return broker_memory_fits(b, c, q->putters->session, broker_task_cost(b, q->putters->slot));
 }
 
 static struct broker_effect *answer(struct broker_effects *out, const struct broker_wait *w,
@@ -70,57 +74,84 @@ static int serve_shutdown(struct broker *b, struct broker_wait *w, struct broker
     return TQ_OK;
 }
 
+/* The first getter: what is ready and allowed, at least one. BROKER_NOTHING. */
 static int serve_getter(struct broker *b, struct broker_queue *q, struct broker_effects *out)
 {
     struct broker_wait *w = q->getters;
-    char text[BROKER_TEXT_MAX];
-    struct broker_task *t;
-    struct broker_effect *e;
-    int rv = broker_effects_reserve(out);
+    struct broker_want want = {
+        .session = w->session,
+        .queue = q,
+        .token = w->token,
+        .max = w->max,
+        .max_bytes = w->max_bytes,
+        .take = w->take,
+        .was_parked = true,
+    };
+    int rv = TQ_OK;
 
-    if (rv == TQ_OK)
-        rv = broker_queue_take(b, q, &t, text);
-    if (rv == BROKER_HEAP_UNORDERED) {
-        e = broker_effects_add_error(out, w->session, w->token, rv, text);
-        e->was_parked = true;
-        broker_wait_end(b, w);
-        return TQ_OK;
+    if (!w->take && broker_held_left(b, w->session, q) == 0) { /* another of its calls was served before */
+        rv = broker_effects_reserve(out);
+        if (rv == TQ_OK)
+            answer(out, w, BROKER_REPLY_TOO_MANY_HELD);
+    } else {
+        rv = broker_hand_out(b, &want, out);
     }
-    if (rv != TQ_OK)
-        return rv;
-    broker_session_hold(b, w->session, t);
-    b->stats.gets++;
-    e = answer(out, w, BROKER_REPLY_ITEM);
-    e->body = tq_body_ref(t->body);
-    e->task = t;
-    e->attempt = t->attempt + 1;
-    broker_wait_end(b, w);
-    return TQ_OK;
+    if (rv == TQ_OK)
+        broker_wait_end(b, w);
+    return rv;
+}
+
+/* The put's task enters; or it is a Python worker's result, which goes another way. */
+static int accept_parked(struct broker *b, struct broker_wait *w, bool *ret_as_result,
+                         char text[BROKER_TEXT_MAX])
+{
+    struct broker_event ev = {.kind = BROKER_PUT, .session = w->session, .queue = w->queue};
+    int rv = 1;
+
+    if (!w->session->native && w->session->held_count == 1) {
+        broker_task_payload(b, w->slot, &ev.payload);
+        rv = broker_put_as_result(b, &ev);
+    }
+    *ret_as_result = rv != 1;
+    return rv != 1 ? rv : broker_put_accept(b, w->queue, w->slot, text);
 }
 
 /* The first putter's item enters. */
 static int serve_putter(struct broker *b, struct broker_queue *q, struct broker_effects *out)
 {
     struct broker_wait *w = q->putters;
+    struct broker_session *s = w->session;
+    bool as_result = false;
     char text[BROKER_TEXT_MAX];
     struct broker_effect *e;
+    uint32_t slot;
     int rv = broker_effects_reserve(out);
 
-    if (rv == TQ_OK)
-        rv = broker_queue_push(b, q, w->task, text);
+    if (rv != TQ_OK)
+        return rv;
+    rv = broker_put_known(b, q, broker_task_key(broker_task_at(b->slab, w->slot)), s, w->token, true, out);
+    if (rv == TQ_OK) {
+        broker_task_discard(b, broker_wait_end(b, w));
+        return TQ_OK;
+    }
+    if (rv == BROKER_NOTHING)
+        rv = accept_parked(b, w, &as_result, text);
     if (rv == BROKER_HEAP_UNORDERED) {
-        e = broker_effects_add_error(out, w->session, w->token, rv, text);
+        e = broker_effects_add_error(out, s, w->token, rv, text);
         e->was_parked = true;
         broker_task_discard(b, broker_wait_end(b, w));
         return TQ_OK;
     }
     if (rv != TQ_OK)
         return rv;
-    q->unfinished++;
-    b->stats.puts++;
-    broker_session_progress(b, w->session);
-    answer(out, w, BROKER_REPLY_NONE);
-    broker_wait_end(b, w);
+    e = answer(out, w, s->native ? BROKER_REPLY_OK : BROKER_REPLY_NONE);
+    if (!s->native)
+        broker_session_progress(b, s);
+    slot = broker_wait_end(b, w);
+    if (as_result)
+        broker_task_discard(b, slot);
+    else
+        e->id = broker_task_id(broker_task_at(b->slab, slot));
     return TQ_OK;
 }
 
@@ -130,7 +161,7 @@ static int serve_joiner(struct broker *b, struct broker_queue *q, struct broker_
 
     if (rv != TQ_OK)
         return rv;
-    answer(out, q->joiners, BROKER_REPLY_NONE);
+    answer(out, q->joiners, q->joiners->session->native ? BROKER_REPLY_OK : BROKER_REPLY_NONE);
     broker_wait_end(b, q->joiners);
     return TQ_OK;
 }
@@ -145,11 +176,15 @@ static int serve_one(struct broker *b, struct broker_queue *q, struct broker_eff
 
         return w != NULL ? serve_shutdown(b, w, out) : DONE;
     }
-    if (q->getters != NULL && q->ready > 0)
-        return serve_getter(b, q, out);
+    if (q->getters != NULL && q->ready > 0) {
+        int rv = serve_getter(b, q, out);
+
+        if (rv != BROKER_NOTHING)
+            return rv;
+    }
     if (q->shut_down && q->putters != NULL)
         return serve_shutdown(b, q->putters, out);
-    if (q->shut_down && q->getters != NULL)
+    if (q->shut_down && q->getters != NULL && q->ready == 0)
         return serve_shutdown(b, q->getters, out);
     if (q->joiners != NULL && q->unfinished == 0)
         return serve_joiner(b, q, out);
@@ -199,7 +234,9 @@ void broker_settle(struct broker *b, struct broker_effects *out)
         struct broker_queue *q = b->marked;
 
         if (q == NULL) {
-            rv = serve_memory(b, out);
+            rv = b->ended != NULL ? broker_idwait_serve(b, out) : DONE;
+            if (rv == DONE)
+                rv = serve_memory(b, out);
             continue;
         }
         do {

@@ -6,73 +6,118 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/broker_impl.h"
+#include "master/core/idwait.h"
+#include "master/core/policy.h"
 #include "master/core/queue.h"
 #include "master/core/task.h"
+#include "master/core/timer.h"
 
 static struct broker_wait **list_of(struct broker_queue *q, uint8_t kind)
 {
+    TQ_ASSERT(kind != BROKER_WAIT_RESULT);
     return kind == BROKER_WAIT_GET ? &q->getters : kind == BROKER_WAIT_PUT ? &q->putters : &q->joiners;
 }
 
-int broker_wait_park(struct broker *b, enum broker_wait_kind kind, const struct broker_event *ev,
-                     struct broker_task *take_task, enum broker_memory_class memory_class)
+/* Python's join has no time-out. */
+static bool has_deadline(enum broker_wait_kind kind, const struct broker_event *ev)
+{
+    return ev->wait_mode == BROKER_WAIT_MS && (kind != BROKER_WAIT_JOIN || ev->session->native);
+}
+
+struct broker_wait *broker_wait_new(struct broker *b, enum broker_wait_kind kind,
+                                    const struct broker_event *ev)
 {
     struct broker_wait *w = tq_malloc(sizeof(*w));
+
+    if (w == NULL)
+        return NULL;
+    *w = (struct broker_wait){
+        .deadline = {.kind = broker_node_kind(NODE_WAIT)},
+        .session = ev->session,
+        .queue = kind != BROKER_WAIT_RESULT ? ev->queue : NULL,
+        .token = ev->token,
+        .slot = SLAB_NONE,
+        .max = ev->session->native && ev->max > 0 ? ev->max : 1,
+        .max_bytes = ev->max_bytes,
+        .take = ev->session->native && ev->take,
+        .kind = (uint8_t)kind,
+    };
+    if (has_deadline(kind, ev) &&
+        tq_deadline_set(b->deadlines, &w->deadline, broker_after(b->now_ms, ev->wait_ms)) != TQ_OK) {
+        tq_free(w);
+        return NULL;
+    }
+    DL_APPEND2(ev->session->waits, w, session_prev, session_next);
+    ev->session->wait_count++;
+    b->stats.waiting++;
+    return w;
+}
+
+void broker_wait_free(struct broker *b, struct broker_wait *w)
+{
+    tq_deadline_clear(b->deadlines, &w->deadline);
+    DL_DELETE2(w->session->waits, w, session_prev, session_next);
+    w->session->wait_count--;
+    b->stats.waiting--;
+    tq_free(w);
+}
+
+int broker_wait_park(struct broker *b, enum broker_wait_kind kind, const struct broker_event *ev,
+                     uint32_t take_slot, enum broker_memory_class memory_class)
+{
     struct broker_wait **list = list_of(ev->queue, (uint8_t)kind);
+    struct broker_wait *w = broker_wait_new(b, kind, ev);
 
     if (w == NULL)
         return TQ_ENOMEM;
-    *w = (struct broker_wait){
-        .deadline = {.kind = BROKER_DEADLINE},
-        .session = ev->session,
-        .queue = ev->queue,
-        .token = ev->token,
-        .kind = (uint8_t)kind,
-        .memory_class = (uint8_t)memory_class,
-    };
-    if (kind != BROKER_WAIT_JOIN && ev->wait_mode == BROKER_WAIT_MS) {
-        uint64_t at_ms = ev->wait_ms > UINT64_MAX - b->now_ms ? UINT64_MAX : b->now_ms + ev->wait_ms;
-
-        if (tq_deadline_set(b->deadlines, &w->deadline, at_ms) != TQ_OK) {
-            tq_free(w);
-            return TQ_ENOMEM;
-        }
-    }
-    w->task = take_task;
-    if (take_task != NULL)
-        b->stats.parked_bytes += broker_body_cost(take_task->body);
+    w->memory_class = (uint8_t)memory_class;
+    w->slot = take_slot;
+    if (take_slot != SLAB_NONE)
+        b->stats.parked_bytes += broker_task_cost(b, take_slot);
     DL_APPEND(*list, w);
-    TQ_ASSERT(ev->session->wait == NULL);
-    ev->session->wait = w;
-    b->stats.waiting++;
+    broker_queue_touch(b, ev->queue);
     return TQ_OK;
 }
 
-struct broker_task *broker_wait_end(struct broker *b, struct broker_wait *w)
+uint32_t broker_wait_end(struct broker *b, struct broker_wait *w)
 {
     struct broker_wait **list = list_of(w->queue, w->kind);
-    struct broker_task *t = w->task;
+    uint32_t slot = w->slot;
 
-    TQ_ASSERT(w->session->wait == w);
-    tq_deadline_clear(b->deadlines, &w->deadline);
     DL_DELETE(*list, w);
-    w->session->wait = NULL;
-    b->stats.waiting--;
-    if (t != NULL)
-        b->stats.parked_bytes -= broker_body_cost(t->body);
-    tq_free(w);
-    return t;
+    if (slot != SLAB_NONE)
+        b->stats.parked_bytes -= broker_task_cost(b, slot);
+    broker_queue_touch(b, w->queue);
+    broker_wait_free(b, w);
+    return slot;
 }
 
 void broker_wait_drop(struct broker *b, struct broker_wait *w)
 {
     struct broker_queue *q = w->queue;
 
+    if (w->kind == BROKER_WAIT_RESULT) {
+        broker_idwait_leave(b, w);
+        broker_wait_free(b, w);
+        return;
+    }
     broker_task_discard(b, broker_wait_end(b, w));
     broker_queue_mark(b, q);
 }
 
 struct broker_wait *broker_wait_of_deadline(struct tq_deadline *d)
 {
-    return (struct broker_wait *)((char *)d - offsetof(struct broker_wait, deadline));
+    return (struct broker_wait *)(void *)((char *)d - offsetof(struct broker_wait, deadline));
+}
+
+struct broker_wait *broker_wait_find(const struct broker_session *s, uint64_t token)
+{
+    struct broker_wait *w;
+
+    DL_FOREACH2(s->waits, w, session_next)
+    {
+        if (w->token == token)
+            return w;
+    }
+    return NULL;
 }

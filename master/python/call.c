@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "common/assert.h"
+
 /* Longest wait that CPython's clock can count, in seconds (2^63 ns). */
 #define WAIT_MAX_S 9223372036.0
 
@@ -40,6 +42,14 @@ enum pymethod pymethod_by_name(struct tq_span name)
             return signatures[i].method;
     }
     return PY_METHOD_NONE;
+}
+
+const char *pymethod_name(enum pymethod method)
+{
+    size_t i = (size_t)method - 1; /* the table has the enum's order */
+
+    TQ_ASSERT(i < sizeof(signatures) / sizeof(signatures[0]) && signatures[i].method == method);
+    return signatures[i].name;
 }
 
 static int find_param(const struct signature *s, struct tq_span name)

@@ -31,6 +31,7 @@ enum pymethod {
 extern const char *const pymethod_exposed[PYMETHOD_EXPOSED_COUNT];
 
 enum pymethod pymethod_by_name(struct tq_span name); /* PY_METHOD_NONE when there is none */
+const char *pymethod_name(enum pymethod method);
 
 #define PYCALL_PARAMS_MAX 3
 

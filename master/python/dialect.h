@@ -6,11 +6,17 @@
 
 /* One request frame. May close the peer. */
 void pydialect_frame(struct peer *p, struct tq_span frame);
-/* The reply of a call; takes the effect's body. */
-void pydialect_effect(struct peer *p, struct broker_effect *fx);
+/* The rest is fine for peers that have no Python session. */
+/* A reply has reached the socket. */
+void pydialect_written(struct peer *p);
+/* Does a call of it wait for its reply? */
+bool pydialect_waits(const struct peer *p);
+/* What accept_connection announced, for the log; NULL: nothing. */
+const char *pydialect_name(const struct peer *p);
 /* The peer's socket is gone: ends its broker session, or puts the peer into limbo (true). */
 bool pydialect_closed(struct peer *p);
 /* Ends a limbo: what the peer holds is acknowledged or returned, then its memory may go. */
 void pydialect_limbo_over(struct peer *p, enum broker_close_mode mode);
+void pydialect_free(struct peer *p);
 
 #endif

@@ -157,6 +157,7 @@ struct pyrefs_session *pyrefs_decref(struct pyrefs *r, struct pyrefs_key key, ui
     } else {
         x->farewells++;
         x->farewell_at_ms = now_ms;
+        r->farewell_at_ms = now_ms;
         if (x->live > 0)
             x->live--;
         s = x->waiting;
@@ -214,7 +215,7 @@ static bool was_given_back(const struct pyproxy *x, uint64_t now_ms)
     return x->farewells > 0 && (!x->forked || now_ms - x->farewell_at_ms <= PYREFS_FRESH_MS);
 }
 
-void pyrefs_session_over(struct pyrefs *r, struct pyrefs_session *s)
+void pyrefs_session_forget(struct pyrefs *r, struct pyrefs_session *s)
 {
     struct pyproxy *held = s->held;
 
@@ -223,16 +224,27 @@ void pyrefs_session_over(struct pyrefs *r, struct pyrefs_session *s)
         DL_DELETE(held->waiting, s);
     }
     s->waiting = false;
-    /* Each farewell is for one session of its family. */
-    for (unsigned i = 0; i < s->used_count; i++) {
-        if (s->used[i]->farewells > 0)
-            s->used[i]->farewells--;
+    for (unsigned i = 0; i < s->used_count; i++)
         unpin(r, s->used[i]);
-    }
     if (held != NULL)
         unpin(r, held);
     s->used_count = 0;
     s->held = NULL;
+}
+
+void pyrefs_session_over(struct pyrefs *r, struct pyrefs_session *s)
+{
+    /* Each farewell is for one session of its family. */
+    for (unsigned i = 0; i < s->used_count; i++) {
+        if (s->used[i]->farewells > 0)
+            s->used[i]->farewells--;
+    }
+    pyrefs_session_forget(r, s);
+}
+
+bool pyrefs_farewell_lately(const struct pyrefs *r, uint64_t now_ms)
+{
+    return r->farewell_at_ms != 0 && now_ms - r->farewell_at_ms <= PYREFS_WAIT_MS;
 }
 
 enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s, bool holds,

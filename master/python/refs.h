@@ -46,6 +46,7 @@ struct pyrefs {
     struct pyproxy *oldest; /* in order of last use, for the ceiling */
     size_t count;
     size_t max;
+    uint64_t farewell_at_ms; /* of anybody; 0: none yet */
 };
 
 enum pyrefs_class {
@@ -86,11 +87,18 @@ struct pyrefs_session *pyrefs_decref(struct pyrefs *r, struct pyrefs_key key, ui
 void pyrefs_session_open(struct pyrefs_session *s, enum pyrefs_class kind);
 /* The session calls a method through the ident; `takes`: an item, perhaps. */
 void pyrefs_session_use(struct pyrefs *r, struct pyrefs_session *s, struct pyrefs_key key, bool takes);
-/* The session's socket has ended; `holds`: an item that it has not acknowledged; `others_connect`:
- * connections of its address have not said yet what they want. */
+/* Did anybody say farewell just now? CPython up to 3.8 may collect garbage in the middle of a proxy's decref,
+ * before it connects for it. If that garbage was the process's other proxies, their decrefs come first, the
+ * last of them closes the session, and the one that counts comes last of all. */
+bool pyrefs_farewell_lately(const struct pyrefs *r, uint64_t now_ms);
+/* The session's socket has ended; `holds`: an item that it has not acknowledged; `others_connect`: a decref
+ * may still be on its way: connections of its address have not said yet what they want, or
+ * pyrefs_farewell_lately. */
 enum pyrefs_verdict pyrefs_session_end(struct pyrefs *r, struct pyrefs_session *s, bool holds,
                                        bool others_connect, uint64_t now_ms);
 /* Ends the wait of a session that was PYREFS_UNSURE. */
 void pyrefs_session_over(struct pyrefs *r, struct pyrefs_session *s);
+/* Ends a session, also one that waits, which is judged by others: it takes nobody's farewell with it. */
+void pyrefs_session_forget(struct pyrefs *r, struct pyrefs_session *s);
 
 #endif

@@ -96,46 +96,59 @@ static int add_typeid(struct pyregistry *r, struct pyobject *object, const char 
         tq_free(t);
         return TQ_ENOMEM;
     }
+    object->typeid_count++;
     return TQ_OK;
 }
 
-static struct pyobject *object_of(struct pyregistry *r, const struct broker_queue *queue)
+static void drop_typeid(struct pyregistry *r, struct pyobject *object, const char *name)
 {
-    struct entry *e;
-    struct entry *next;
+    struct typeid_entry *t;
 
-    HASH_ITER(hh, r->objects, e, next)
-    {
-        if (e->object.queue == queue && e->object.declared)
-            return &e->object;
-    }
-    return NULL;
+    HASH_FIND(hh, r->typeids, name, strlen(name), t);
+    if (t == NULL || t->object != object)
+        return;
+    HASH_DEL(r->typeids, t);
+    tq_free(t);
+    object->typeid_count--;
 }
 
-int pyregistry_declare(struct pyregistry *r, struct broker_queue *queue)
+static void getter_name(const struct broker_queue *queue, char out[BROKER_QUEUE_NAME_MAX + 8])
 {
-    char text[BROKER_QUEUE_NAME_MAX + 16];
+    snprintf(out, BROKER_QUEUE_NAME_MAX + 8, "get_%s", broker_queue_name(queue));
+}
+
+int pyregistry_declare(struct pyregistry *r, struct broker_queue *queue, struct pyobject **ret_object)
+{
+    char text[BROKER_QUEUE_NAME_MAX + 8];
     const char *name = broker_queue_name(queue);
     struct pyobject *object;
     int rv;
 
+    if (pyregistry_is_factory(tq_span_str(name)))
+        return TQ_EEXISTS;
     snprintf(text, sizeof(text), "queue:%s", name);
     object = add_object(r, queue, text);
     if (object == NULL)
         return TQ_ENOMEM;
     object->declared = true;
     rv = add_typeid(r, object, name);
-    if (rv != TQ_OK)
+    getter_name(queue, text);
+    if (rv == TQ_OK)
+        rv = add_typeid(r, object, text);
+    if (rv != TQ_OK) {
+        pyregistry_drop(r, object);
         return rv;
-    snprintf(text, sizeof(text), "get_%s", name);
-    return add_typeid(r, object, text);
+    }
+    broker_queue_set_user(queue, object);
+    *ret_object = object;
+    return TQ_OK;
 }
 
 int pyregistry_add_typeid(struct pyregistry *r, struct broker_queue *queue, const char *typeid_name)
 {
-    struct pyobject *object = object_of(r, queue);
+    struct pyobject *object = broker_queue_user(queue);
 
-    TQ_ASSERT(object != NULL);
+    TQ_ASSERT(object != NULL && object->declared);
     return add_typeid(r, object, typeid_name);
 }
 
@@ -176,6 +189,7 @@ int pyregistry_make(struct pyregistry *r, struct broker_queue *queue, struct pyo
 
     if (object == NULL)
         return TQ_ENOMEM;
+    broker_queue_set_user(queue, object);
     *ret_object = object;
     return TQ_OK;
 }
@@ -227,11 +241,33 @@ uint64_t pyregistry_next_ident(struct pyregistry *r, const struct pyobject *o, c
     return r->last_serial;
 }
 
+static void drop_typeids(struct pyregistry *r, struct pyobject *o)
+{
+    char getter[BROKER_QUEUE_NAME_MAX + 8];
+    struct typeid_entry *t;
+    struct typeid_entry *next;
+
+    drop_typeid(r, o, broker_queue_name(o->queue));
+    getter_name(o->queue, getter);
+    drop_typeid(r, o, getter);
+    if (o->typeid_count == 0)
+        return;
+    HASH_ITER(hh, r->typeids, t, next) /* further names: few queues have any */
+    {
+        if (t->object != o)
+            continue;
+        HASH_DEL(r->typeids, t);
+        tq_free(t);
+    }
+}
+
 void pyregistry_drop(struct pyregistry *r, struct pyobject *o)
 {
     struct entry *e;
 
-    TQ_ASSERT(!o->declared);
+    if (o->declared)
+        drop_typeids(r, o);
+    broker_queue_set_user(o->queue, NULL);
     HASH_FIND(hh, r->objects, o->ident, o->ident_len, e);
     TQ_ASSERT(e != NULL && &e->object == o);
     HASH_DEL(r->objects, e);

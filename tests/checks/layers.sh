@@ -22,6 +22,7 @@ header_of() {
 common=common/buf.h
 proto=proto/frame.h
 core=master/core/broker.h
+native=master/native/native.h
 master=$(header_of master)
 worker=$(header_of worker)
 system='time.h unistd.h sys/socket.h fcntl.h poll.h'
@@ -30,8 +31,12 @@ harmless='stdint.h stdio.h stdlib.h string.h'
 case $target in
 tq_common) may="$common time.h unistd.h" must_not="uv.h $proto $core $master $worker" ;;
 tq_proto) may="$common $proto proto/python/pickle.h uthash.h" must_not="uv.h $system $core $master $worker" ;;
-tq_core) may="$common $core uthash.h" must_not="uv.h $system $proto $master $worker" ;;
-tq_master) may="$common $proto $core $master uv.h unistd.h" must_not="$worker" ;;
+tq_core) may="$common $core uthash.h" must_not="uv.h $system $proto $native $master $worker" ;;
+tq_native)
+    may="$common $proto $core $native master/endpoint.h"
+    must_not="uv.h $system master/server.h master/python/registry.h $worker"
+    ;;
+tq_master) may="$common $proto $core $native $master uv.h unistd.h" must_not="$worker" ;;
 tq_worker) may="$common $proto $worker uv.h unistd.h" must_not="$core $master" ;;
 *)
     echo "layers.sh: unknown target $target" >&2

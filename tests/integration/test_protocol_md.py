@@ -11,8 +11,9 @@ import harness
 
 DOCUMENT = os.path.join(harness.ROOT, 'proto', 'PROTOCOL.md')
 KEY = 'abc'
+KEYS_FILE = 'eye observer watch-only\n'  # as the document says
 TOKEN = re.compile(r'\s*(?:"(?P<text>[^"]*)"|(?P<open>\{(?P<name>\w+):)|(?P<shut>\})|random\((?P<random>\d+)\)'
-                   r'|(?P<mac>md5|sha256)\((?P<of>\w+)\)|(?P<hex>[0-9a-f]{2})(?![\w]))')
+                   r'|(?P<mac>md5|sha256)\((?P<of>\w+)(?:, (?P<key>[\w-]+))?\)|(?P<hex>[0-9a-f]{2})(?![\w]))')
 
 
 def transcripts():
@@ -24,7 +25,7 @@ def transcripts():
 
 
 class Line:
-    """One line as parts: ('bytes', b), ('random', n), ('mac', digest, name), ('open', name), ('shut',)."""
+    """One line as parts: ('bytes', b), ('random', n), ('mac', digest, name, key), ('open', name), ('shut',)."""
 
     def __init__(self, text):
         self.side, rest = text[0], text[1:].strip()
@@ -43,7 +44,7 @@ class Line:
             elif m.group('random'):
                 self.parts.append(('random', int(m.group('random'))))
             elif m.group('mac'):
-                self.parts.append(('mac', m.group('mac'), m.group('of')))
+                self.parts.append(('mac', m.group('mac'), m.group('of'), m.group('key') or KEY))
             elif m.group('open'):
                 self.parts.append(('open', m.group('name')))
             else:
@@ -55,8 +56,8 @@ class Replay:
         self.kept = {}
         self.sock = socket.create_connection(('127.0.0.1', port), timeout=harness.DEADLINE_S)
 
-    def mac(self, digest, name):
-        return hmac.new(KEY.encode(), self.kept[name], getattr(hashlib, digest)).digest()
+    def mac(self, digest, name, key):
+        return hmac.new(key.encode(), self.kept[name], getattr(hashlib, digest)).digest()
 
     def walk(self, line, take_random, take):
         names = []
@@ -69,7 +70,7 @@ class Replay:
                 names.pop()
                 continue
             got = take_random(part[1]) if part[0] == 'random' else take(
-                self.mac(part[1], part[2]) if part[0] == 'mac' else part[1])
+                self.mac(*part[1:]) if part[0] == 'mac' else part[1])
             for name in names:
                 self.kept[name] += got
 
@@ -112,9 +113,14 @@ class Replay:
 class Transcripts(harness.ServerCase):
     def test_every_transcript_replays(self):
         count = 0
+        folder = harness.TempDir()
+        keys_file = os.path.join(folder.__enter__(), 'keys')
+        self.addCleanup(folder.__exit__)
+        with open(keys_file, 'w') as f:
+            f.write(KEYS_FILE)
         for title, lines in transcripts():
             with self.subTest(title=title):
-                master = self.start_master(key=KEY)
+                master = self.start_master('--keys-file', keys_file, key=KEY)
                 replay = Replay(master.port)
                 for number, text in enumerate(lines):
                     try:
@@ -124,7 +130,7 @@ class Transcripts(harness.ServerCase):
                 replay.sock.close()
                 self.stop_master(master)
             count += 1
-        self.assertGreaterEqual(count, 7)
+        self.assertGreaterEqual(count, 8)
 
     def test_a_wrong_byte_is_noticed(self):
         master = self.start_master(key=KEY)

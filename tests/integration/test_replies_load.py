@@ -47,6 +47,7 @@ COMMON = {
     "error:OverflowError": "#ERROR OverflowError ('the \"text\"\\n',)",
     "error:RuntimeError": "#ERROR RuntimeError ('the \"text\"\\n',)",
     "error:MemoryError": "#ERROR MemoryError ('the \"text\"\\n',)",
+    "error:PermissionError": "#ERROR PermissionError ('the \"text\"\\n',)",
     "error:no-text": "#ERROR ValueError ()",
     "traceback": "#TRACEBACK \"KeyError: 'x'\"",
     "unserializable": "#UNSERIALIZABLE 'an object'",
@@ -105,6 +106,7 @@ class RepliesLoad(unittest.TestCase):
                  "assert type(loaded['error:Full']) is queue.Full\n"
                  "assert type(loaded['error:ShutDown']) is getattr(queue, 'ShutDown', queue.Empty)\n"
                  "assert type(loaded['error:ValueError']) is ValueError\n"
+                 "assert type(loaded['error:PermissionError']) is PermissionError\n"
                  "print('checked')\n")
         for python in interpreters():
             if version(python) < (3, 6):

@@ -281,7 +281,8 @@ class Ending(WorkerCase):
         server = self.start_reference()
         queues = Queues(self, server)
         reads, writes = os.pipe()
-        worker = subprocess.Popen([TASK_WORKER, '--master', '127.0.0.1:%d' % server.port, '--builtin', 'square'],
+        worker = subprocess.Popen([TASK_WORKER, '--master', '127.0.0.1:%d' % server.port, '--builtin', 'square',
+                                   '--peer', 'python'],
                                   stdout=writes, env=harness.clean_env(TASKQ_AUTHKEY=server.key))
         self.addCleanup(worker.wait)
         self.addCleanup(worker.kill)

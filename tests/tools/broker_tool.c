@@ -12,12 +12,12 @@
 #include "master/core/broker.h"
 #include "master/core/broker_check.h"
 
-static const char *class_of(const struct tq_body *body)
+static const char *class_of(const struct broker_payload *p)
 {
-    return body->data[0] == 'i' ? "int" : body->data[0] == 's' ? "str" : "Keyed";
+    return p->data[0] == 'i' ? "int" : p->data[0] == 's' ? "str" : "Keyed";
 }
 
-static int item_less(const struct tq_body *a, const struct tq_body *b, bool *ret_less,
+static int item_less(const struct broker_payload *a, const struct broker_payload *b, bool *ret_less,
                      char text[BROKER_TEXT_MAX])
 {
     const char *x = (const char *)a->data, *y = (const char *)b->data;
@@ -52,8 +52,11 @@ static void step(struct tool *t, const struct broker_event *ev)
 
 static void start(struct tool *t, const char *kind, long long maxsize)
 {
-    struct broker_queue_conf conf = {.ack = BROKER_ACK_GET, .maxsize = maxsize};
+    struct broker_queue_conf conf;
 
+    broker_queue_conf_init(&conf);
+    conf.ack = BROKER_ACK_GET;
+    conf.maxsize = maxsize;
     conf.kind = strcmp(kind, "lifo") == 0       ? BROKER_LIFO
                 : strcmp(kind, "priority") == 0 ? BROKER_PRIORITY
                                                 : BROKER_FIFO;
@@ -72,6 +75,7 @@ static void start(struct tool *t, const char *kind, long long maxsize)
 static void show(struct tool *t)
 {
     const struct broker_effect *e = &t->fx.list[0];
+    struct broker_view view;
 
     TQ_ASSERT(t->fx.count == 1);
     switch (e->outcome) {
@@ -85,7 +89,8 @@ static void show(struct tool *t)
         printf("%lld\n", (long long)e->number);
         break;
     case BROKER_REPLY_ITEM:
-        puts((const char *)e->body->data);
+        TQ_ASSERT(broker_view_lease(t->b, e, &view));
+        puts((const char *)view.payload.data);
         break;
     case BROKER_REPLY_EMPTY:
         puts("Empty");
@@ -133,11 +138,10 @@ static void call(struct tool *t, const char *method, const char *arg)
     }
     ev.kind = methods[i].kind;
     ev.immediate = strcmp(arg, "1") == 0;
-    ev.body = tq_body_new((uint32_t)strlen(arg) + 1);
-    TQ_ASSERT(ev.body != NULL);
-    memcpy(ev.body->data, arg, strlen(arg) + 1);
+    ev.payload.data = (const uint8_t *)arg;
+    ev.payload.len = (uint32_t)strlen(arg) + 1;
+    ev.payload.format = BROKER_PYTHON;
     step(t, &ev);
-    tq_body_unref(ev.body);
     show(t);
     step(t, &(struct broker_event){.kind = BROKER_DELIVERED, .session = &t->s});
 }

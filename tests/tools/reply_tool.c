@@ -58,6 +58,7 @@ static void show_errors(struct tq_buf *buf)
         {"error:OverflowError", TQ_PY_OVERFLOW_ERROR},
         {"error:RuntimeError", TQ_PY_RUNTIME_ERROR},
         {"error:MemoryError", TQ_PY_MEMORY_ERROR},
+        {"error:PermissionError", TQ_PY_PERMISSION_ERROR},
     };
 
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)

@@ -32,12 +32,12 @@ struct rig_body {
     int64_t id;
 };
 
-static inline struct rig_body rig_body_read(const struct tq_body *body)
+static inline struct rig_body rig_body_read(const struct broker_payload *p)
 {
     struct rig_body rb;
 
-    assert_true(body->len >= sizeof(rb));
-    memcpy(&rb, body->data, sizeof(rb));
+    assert_true(p->len >= sizeof(rb));
+    memcpy(&rb, p->data, sizeof(rb));
     return rb;
 }
 
@@ -48,17 +48,26 @@ static inline struct tq_body *rig_body_new(int64_t key, int64_t id, uint32_t len
 
     assert_non_null(body);
     memcpy(body->data, &rb, sizeof(rb));
+    body->flavor = TQ_BODY_PYTHON_REPLY;
     return body;
+}
+
+/* A Python item; borrowed from the body. */
+static inline struct broker_payload rig_payload(struct tq_body *body)
+{
+    return (struct broker_payload){
+        .data = body->data, .len = body->len, .format = BROKER_PYTHON, .body = body};
 }
 
 extern int rig_less_result; /* what the next comparisons return instead of 0; defined by RIG_DEFINE_LESS */
 extern long rig_less_calls; /* so many comparisons until one says that there is no order; < 0: never */
-int rig_less(const struct tq_body *a, const struct tq_body *b, bool *ret_less, char text[BROKER_TEXT_MAX]);
+int rig_less(const struct broker_payload *a, const struct broker_payload *b, bool *ret_less,
+             char text[BROKER_TEXT_MAX]);
 
 #define RIG_DEFINE_LESS                                                                                      \
     int rig_less_result;                                                                                     \
     long rig_less_calls = -1;                                                                                \
-    int rig_less(const struct tq_body *a, const struct tq_body *b, bool *ret_less,                           \
+    int rig_less(const struct broker_payload *a, const struct broker_payload *b, bool *ret_less,             \
                  char text[BROKER_TEXT_MAX])                                                                 \
     {                                                                                                        \
         struct rig_body x = rig_body_read(a), y = rig_body_read(b);                                          \
@@ -133,9 +142,14 @@ static inline void rig_deinit(struct rig *r)
 static inline struct broker_queue *rig_queue(struct rig *r, const char *name, enum broker_kind kind,
                                              enum broker_ack ack, int64_t maxsize)
 {
-    struct broker_queue_conf conf = {.kind = kind, .ack = ack, .maxsize = maxsize, .factory_made = true};
+    struct broker_queue_conf conf;
     struct broker_queue *q = NULL;
 
+    broker_queue_conf_init(&conf);
+    conf.kind = kind;
+    conf.ack = ack;
+    conf.maxsize = maxsize;
+    conf.factory_made = true;
     assert_int_equal(broker_declare(r->b, name, &conf, &q), 0);
     return q;
 }
@@ -161,9 +175,9 @@ static inline uint64_t rig_put_len(struct rig *r, int s, struct broker_queue *q,
 {
     struct broker_event ev = rig_call(r, BROKER_PUT, s, q, wait_ms);
 
-    ev.body = rig_body_new(key, id, len);
+    ev.payload = rig_payload(rig_body_new(key, id, len));
     rig_step(r, &ev);
-    tq_body_unref(ev.body);
+    tq_body_unref(ev.payload.body);
     return ev.token;
 }
 
@@ -215,7 +229,7 @@ static inline void rig_pass(struct rig *r, uint64_t ms)
 
     r->now_ms += ms;
     while ((d = tq_deadlines_pop_due(&r->deadlines, r->now_ms)) != NULL) {
-        assert_int_equal(d->kind, BROKER_DEADLINE);
+        assert_int_equal(d->kind & 0xff, BROKER_DEADLINE);
         rig_step(r, &(struct broker_event){.kind = BROKER_DUE, .deadline = d});
     }
 }
@@ -232,20 +246,32 @@ static inline const struct broker_effect *rig_expect(struct rig *r, int s, uint6
     assert_ptr_equal(e->session, &r->s[s]);
     assert_int_equal(e->token, token);
     assert_int_equal(e->outcome, outcome);
-    assert_int_equal(e->body != NULL, outcome == BROKER_REPLY_ITEM);
-    assert_int_equal(e->text != NULL, outcome == BROKER_REPLY_TYPE_ERROR);
+    assert_int_equal(e->slot != 0,
+                     outcome == BROKER_REPLY_ITEM || (outcome == BROKER_REPLY_TASK && !e->copy));
+    assert_int_equal(e->text != NULL, outcome == BROKER_REPLY_TYPE_ERROR || outcome == BROKER_REPLY_REFUSED);
     return e;
 }
 
-static inline struct broker_task *rig_expect_item(struct rig *r, int s, uint64_t token, int64_t id,
-                                                  uint32_t attempt)
+/* What was handed out. */
+static inline struct rig_body rig_handed(struct rig *r, const struct broker_effect *e)
+{
+    struct broker_view v;
+
+    assert_true(broker_view_lease(r->b, e, &v));
+    assert_int_equal(v.id, e->id);
+    assert_int_equal(v.epoch, e->epoch);
+    assert_int_equal(v.attempt, e->attempt);
+    return rig_body_read(&v.payload);
+}
+
+static inline struct broker_lease_name rig_expect_item(struct rig *r, int s, uint64_t token, int64_t id,
+                                                       uint32_t attempt)
 {
     const struct broker_effect *e = rig_expect(r, s, token, BROKER_REPLY_ITEM);
 
-    assert_int_equal(rig_body_read(e->body).id, id);
+    assert_int_equal(rig_handed(r, e).id, id);
     assert_int_equal(e->attempt, attempt);
-    assert_non_null(e->task);
-    return e->task;
+    return (struct broker_lease_name){.id = e->id, .epoch = e->epoch};
 }
 
 /* Calls with a reply at once, which is the step's only effect. */
@@ -255,10 +281,10 @@ static inline void rig_put_ok(struct rig *r, int s, struct broker_queue *q, int6
     rig_none(r);
 }
 
-static inline struct broker_task *rig_get_item(struct rig *r, int s, struct broker_queue *q, int64_t id,
-                                               uint32_t attempt)
+static inline struct broker_lease_name rig_get_item(struct rig *r, int s, struct broker_queue *q, int64_t id,
+                                                    uint32_t attempt)
 {
-    struct broker_task *t = rig_expect_item(r, s, rig_get(r, s, q, 0), id, attempt);
+    struct broker_lease_name t = rig_expect_item(r, s, rig_get(r, s, q, 0), id, attempt);
 
     rig_none(r);
     return t;
@@ -284,6 +310,12 @@ static inline void rig_number(struct rig *r, int s, struct broker_queue *q, enum
 
     assert_int_equal(e->number, number);
     rig_none(r);
+}
+
+static inline void rig_bounce(struct rig *r, int s, struct broker_lease_name l)
+{
+    rig_step(
+        r, &(struct broker_event){.kind = BROKER_BOUNCE, .session = &r->s[s], .id = l.id, .epoch = l.epoch});
 }
 
 static inline void rig_delivered(struct rig *r, int s)

@@ -402,12 +402,12 @@ static void an_unordered_pop_is_a_type_error(void **state)
     (void)state;
     rig_init(&r);
     struct broker_queue *q = rig_queue(&r, "q", BROKER_PRIORITY, AUTO, 0);
-    struct tq_body *x = rig_body_new(5, 500, 0);
+    struct tq_body *x = rig_body_new(5, 500, 2000); /* large ones are not copied */
     struct broker_event ev = rig_call(&r, BROKER_PUT, 0, q, 0);
     struct rig_body no_order = {.key = RIG_NO_ORDER, .id = 500};
 
     rig_put_ok(&r, 0, q, 1);
-    ev.body = x;
+    ev.payload = rig_payload(x);
     rig_step(&r, &ev);
     rig_expect(&r, 0, ev.token, BROKER_REPLY_NONE);
     rig_none(&r);
@@ -472,14 +472,15 @@ static void cancel_and_close_end_a_parked_call(void **state)
     rig_none(&r);
     rig_put_ok(&r, 3, q, 2);
 
-    ev.body = rig_body_new(5, 5, 0);
+    struct tq_body *body = rig_body_new(5, 5, 2000);
+    ev.payload = rig_payload(body);
     rig_step(&r, &ev);
-    assert_int_equal(ev.body->refs, 2);
-    assert_int_equal(rig_stats(&r).parked_bytes, ev.body->len + BROKER_BODY_OVERHEAD_BYTES);
+    assert_int_equal(body->refs, 2);
+    assert_int_equal(rig_stats(&r).parked_bytes, body->len + BROKER_BODY_OVERHEAD_BYTES);
     uint64_t t6 = rig_put(&r, 4, q, 6, -1);
     rig_close(&r, 2, BROKER_CLOSE_ACK); /* its put never was */
-    assert_int_equal(ev.body->refs, 1);
-    tq_body_unref(ev.body);
+    assert_int_equal(body->refs, 1);
+    tq_body_unref(body);
     uint64_t g = rig_get(&r, 5, q, 0);
     rig_expect_item(&r, 5, g, 2, 1);
     rig_expect(&r, 4, t6, BROKER_REPLY_NONE);
@@ -497,12 +498,13 @@ static void cancel_and_close_end_a_parked_call(void **state)
 static void names_are_checked_and_queues_limited(void **state)
 {
     struct rig r;
-    struct broker_queue_conf conf = {0};
+    struct broker_queue_conf conf;
     struct broker_queue *q = NULL;
     char name[BROKER_QUEUE_NAME_MAX + 2];
 
     (void)state;
     rig_init_limits(&r, &(struct broker_limits){.queues = 3});
+    broker_queue_conf_init(&conf);
     memset(name, 'a', sizeof(name) - 1);
     name[sizeof(name) - 1] = '\0';
     static const char *const bad[] = {"", "a b", "a/b", "\xc3\xa4", "a\n"};
@@ -515,7 +517,9 @@ static void names_are_checked_and_queues_limited(void **state)
     assert_ptr_equal(broker_find(r.b, tq_span_str(name)), q);
     assert_string_equal(broker_queue_name(q), name);
     assert_int_equal(broker_declare(r.b, name, &conf, &q), TQ_EEXISTS);
-    conf = (struct broker_queue_conf){.kind = BROKER_LIFO, .ack = BROKER_ACK_GET, .maxsize = 7};
+    conf.kind = BROKER_LIFO;
+    conf.ack = BROKER_ACK_GET;
+    conf.maxsize = 7;
     assert_int_equal(broker_declare(r.b, "A.b_c-9", &conf, &q), 0);
     conf.maxsize = 0;
     assert_int_equal(broker_queue_conf(q)->maxsize, 7);
@@ -562,7 +566,7 @@ static void a_removed_queue_answers_its_waiters_and_outlives_its_leases(void **s
             rig_get_item(&r, i, e, i, 1);
         rig_put_ok(&r, 0, q, 1);
         rig_put_ok(&r, 0, q, 2);
-        struct broker_task *t = rig_get_item(&r, 3, q, 1, 1);
+        struct broker_lease_name t = rig_get_item(&r, 3, q, 1, 1);
         rig_put_ok(&r, 0, q, 3);
         uint64_t p = rig_put(&r, 4, q, 4, -1), j = rig_do(&r, BROKER_JOIN, 5, q);
         rig_none(&r);
@@ -580,7 +584,7 @@ static void a_removed_queue_answers_its_waiters_and_outlives_its_leases(void **s
         q = rig_queue(&r, "q", FIFO, AUTO, 0); /* the name is free */
         rig_get_outcome(&r, 0, q, BROKER_REPLY_EMPTY);
 
-        rig_step(&r, &(struct broker_event){.kind = BROKER_BOUNCE, .session = &r.s[3], .task = t});
+        rig_bounce(&r, 3, t);
         rig_close(&r, 0, BROKER_CLOSE_RETURN);
         rig_close(&r, 1, BROKER_CLOSE_ACK);
         assert_int_equal(rig_stats(&r).tasks, 1); /* session 2 holds it still, at the end too */

@@ -182,9 +182,9 @@ static void get_is_acknowledged_by_delivery(void **state)
         assert_int_equal(broker_session_held(&p.r.s[1], &oldest), 0);
         assert_held(&p, 1, 1);
         struct broker_event ev = rig_call(&p.r, calls[i], 1, p.result, 0);
-        ev.body = rig_body_new(1, 1, 0);
+        ev.payload = rig_payload(rig_body_new(1, 1, 0));
         rig_step(&p.r, &ev); /* whoever asks again got what it asked before */
-        tq_body_unref(ev.body);
+        tq_body_unref(ev.payload.body);
         p.r.seen++;
         assert_held(&p, 0, 2);
         rig_none(&p.r);
@@ -302,13 +302,13 @@ static void a_bounce_goes_to_the_next_or_to_the_front(void **state)
     uint64_t p = rig_put(&r, 0, q, 7, 0);
 
     rig_expect(&r, 0, p, BROKER_REPLY_NONE);
-    struct broker_task *t = rig_expect_item(&r, 1, t1, 7, 1);
+    struct broker_lease_name t = rig_expect_item(&r, 1, t1, 7, 1);
     rig_none(&r);
-    rig_step(&r, &(struct broker_event){.kind = BROKER_BOUNCE, .session = &r.s[1], .task = t});
+    rig_bounce(&r, 1, t);
     t = rig_expect_item(&r, 2, t2, 7, 1);
     rig_none(&r);
     rig_put_ok(&r, 0, q, 8);
-    rig_step(&r, &(struct broker_event){.kind = BROKER_BOUNCE, .session = &r.s[2], .task = t});
+    rig_bounce(&r, 2, t);
     rig_none(&r);
     assert_true(r.s[2].open);
     rig_get_item(&r, 3, q, 7, 1);

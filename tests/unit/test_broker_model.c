@@ -34,7 +34,7 @@ struct play {
     struct rig r;
     struct model m;
     struct broker_queue *q[MODEL_QUEUES];
-    struct broker_task *handed[MODEL_ITEMS]; /* the task of the item's last hand-out */
+    struct broker_lease_name handed[MODEL_ITEMS]; /* the item's last hand-out */
     uint64_t commit;
 };
 
@@ -48,11 +48,10 @@ static void play_init(struct play *p, uint64_t seed)
     for (int i = 0; i < MODEL_QUEUES; i++) {
         char name[2] = {(char)('a' + i), 0};
 
-        p->m.q[i].conf = (struct broker_queue_conf){
-            .kind = (enum broker_kind)rng(3),
-            .ack = rng(2) ? BROKER_ACK_AUTO : (enum broker_ack)rng(3),
-            .maxsize = (int64_t)rng(5) - 1,
-        };
+        broker_queue_conf_init(&p->m.q[i].conf);
+        p->m.q[i].conf.kind = (enum broker_kind)rng(3);
+        p->m.q[i].conf.ack = rng(2) ? BROKER_ACK_AUTO : (enum broker_ack)rng(3);
+        p->m.q[i].conf.maxsize = (int64_t)rng(5) - 1;
         assert_int_equal(broker_declare(p->r.b, name, &p->m.q[i].conf, &p->q[i]), 0);
     }
     p->commit = rig_stats(&p->r).steps;
@@ -84,12 +83,12 @@ static void compare_effects(struct play *p)
         assert_int_equal(e->number, x->number);
         assert_int_equal(e->was_parked, x->was_parked);
         assert_int_equal(e->attempt, x->attempt);
-        assert_int_equal(e->body != NULL, x->item >= 0);
+        assert_int_equal(e->slot != 0, x->item >= 0);
         assert_true(e->commit == 0 || e->commit == p->commit + 1);
         if (x->item >= 0) {
-            assert_int_equal(rig_body_read(e->body).id, x->item);
+            assert_int_equal(rig_handed(&p->r, e).id, x->item);
             assert_true(e->commit > 0);
-            p->handed[x->item] = e->task;
+            p->handed[x->item] = (struct broker_lease_name){.id = e->id, .epoch = e->epoch};
         }
     }
     p->m.fx_count = 0;
@@ -125,10 +124,10 @@ static void step_both(struct play *p, struct broker_event *ev, int s, int q)
         item = p->m.item_count++;
         assert_true(item < MODEL_ITEMS);
         p->m.items[item] = (struct m_item){.key = (int64_t)rng(4), .q = q};
-        ev->body = rig_body_new(p->m.items[item].key, item, 0);
+        ev->payload = rig_payload(rig_body_new(p->m.items[item].key, item, rng(8) ? 0 : rng(1000)));
     }
     rig_step(&p->r, ev);
-    tq_body_unref(ev->body);
+    tq_body_unref(ev->payload.body);
     switch (ev->kind) {
     case BROKER_DUE:
     case BROKER_SESSION_OPEN:
@@ -195,7 +194,8 @@ static void random_happening(struct play *p, int s)
         int item = held->at[held->n - 1];
 
         ev.kind = BROKER_BOUNCE;
-        ev.task = p->handed[item];
+        ev.id = p->handed[item].id;
+        ev.epoch = p->handed[item].epoch;
         rig_step(&p->r, &ev);
         m_bounce(&p->m, s, item);
         compare_effects(p);
@@ -244,7 +244,7 @@ static void drain(struct play *p)
             rig_step(&p->r, &ev);
             assert_int_equal(p->r.fx.count, 1);
             if (p->r.fx.list[0].outcome == BROKER_REPLY_ITEM) {
-                int64_t id = rig_body_read(p->r.fx.list[0].body).id;
+                int64_t id = rig_handed(&p->r, &p->r.fx.list[0]).id;
 
                 assert_false(seen[id]);
                 seen[id] = true;
@@ -303,17 +303,21 @@ static void chaos_event(struct rig *r, struct broker_queue **q, struct broker_ev
         ev->immediate = rng(2);
     }
     if (ev->kind == BROKER_PUT)
-        ev->body = rig_body_new(rng(8) ? (int64_t)rng(4) : RIG_NO_ORDER, (int64_t)what, rng(300));
+        ev->payload = rig_payload(rig_body_new(rng(8) ? (int64_t)rng(4) : RIG_NO_ORDER, (int64_t)what,
+                                               rng(8) ? rng(300) : rng(700)));
 }
 
 static void chaos_queue(struct rig *r, struct broker_queue **q, int i)
 {
     static unsigned serial;
-    struct broker_queue_conf conf = {.kind = (enum broker_kind)rng(3),
-                                     .ack = (enum broker_ack)rng(3),
-                                     .maxsize = (int64_t)rng(4),
-                                     .factory_made = true};
+    struct broker_queue_conf conf;
     char name[24];
+
+    broker_queue_conf_init(&conf);
+    conf.kind = (enum broker_kind)rng(3);
+    conf.ack = (enum broker_ack)rng(3);
+    conf.maxsize = (int64_t)rng(4);
+    conf.factory_made = true;
 
     if (q[i] != NULL)
         broker_remove(r->b, q[i], &r->fx);
@@ -365,7 +369,7 @@ static void the_books_balance_in_chaos(void **state)
                 chaos_queue(&r, q, (int)rng(MODEL_QUEUES));
             chaos_time(&r);
             tq_mem_fail_after(-1, 0);
-            tq_body_unref(ev.body);
+            tq_body_unref(ev.payload.body);
             if (ev.kind == BROKER_SESSION_CLOSE) {
                 assert_int_equal(rv, 0);
                 rig_step(&r, &(struct broker_event){.kind = BROKER_SESSION_OPEN, .session = &r.s[s]});

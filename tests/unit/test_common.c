@@ -335,6 +335,45 @@ static void test_deadlines_without_memory(void **state)
     tq_deadlines_deinit(&d);
 }
 
+/* Places that were reserved are there whatever others set meanwhile. */
+static void test_deadlines_keep_places(void **state)
+{
+    enum { N = 300, KEPT = 40 };
+    struct tq_deadline n[N] = {0}, kept[KEPT] = {0};
+    struct tq_deadlines d;
+
+    (void)state;
+    tq_deadlines_init(&d);
+    for (int i = 0; i < KEPT; i++) {
+        int rv;
+
+        tq_mem_fail_after(0, 1);
+        rv = tq_deadlines_reserve(&d, 1);
+        assert_true(rv == TQ_OK || (rv == TQ_ENOMEM && d.reserved == (size_t)i));
+        tq_mem_fail_after(-1, 0);
+        if (rv != TQ_OK)
+            assert_int_equal(tq_deadlines_reserve(&d, 1), TQ_OK);
+    }
+    for (int i = 0; i < N; i++)
+        assert_int_equal(tq_deadline_set(&d, &n[i], 10), TQ_OK);
+    while (d.count + d.reserved < d.cap) /* no place is left but those */
+        assert_int_equal(tq_deadlines_reserve(&d, 1), TQ_OK);
+    tq_mem_fail_after(0, 1000);
+    assert_int_equal(tq_deadline_set(&d, &kept[0], 5), TQ_ENOMEM);
+    for (int i = 0; i < KEPT; i++) {
+        tq_deadlines_unreserve(&d, 1);
+        assert_int_equal(tq_deadline_set(&d, &kept[i], 5), TQ_OK);
+    }
+    tq_deadline_clear(&d, &kept[0]);
+    assert_int_equal(tq_deadlines_reserve(&d, 1), TQ_OK); /* its own place */
+    assert_int_equal(tq_deadline_set(&d, &kept[0], 5), TQ_ENOMEM);
+    tq_mem_fail_after(-1, 0);
+    for (int i = 1; i < KEPT; i++)
+        assert_ptr_equal(tq_deadlines_pop_due(&d, 5), &kept[i]);
+    tq_deadlines_unreserve(&d, d.reserved);
+    tq_deadlines_deinit(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_deadlines_against_a_model),
         cmocka_unit_test(test_deadlines_equal_moments_keep_order),
         cmocka_unit_test(test_deadlines_without_memory),
+        cmocka_unit_test(test_deadlines_keep_places),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,10 +5,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "common/err.h"
+#include "common/mem.h"
 #include "master/config.h"
 
 static int parse(struct config *c, char *err, const char *const *args)
@@ -45,7 +47,95 @@ static void defaults(void **state)
     assert_int_equal(c.limits.preauth_timeout_ms, 3000);
     assert_int_equal(c.limits.frame_bytes, 64 * 1024 * 1024 + 65536);
     assert_null(c.authkey);
+    assert_string_equal(c.queues[0].conf.result, "result_queue");
+    assert_null(c.queues[1].conf.result);
+    assert_true(c.limits.memory_bytes == CONFIG_MEMORY_AUTO);
     config_deinit(&c);
+}
+
+static const struct config_queue *queue_of(const struct config *c, const char *name)
+{
+    for (unsigned i = 0; i < c->queue_count; i++) {
+        if (strcmp(c->queues[i].name, name) == 0)
+            return &c->queues[i];
+    }
+    fail_msg("no queue %s", name);
+    return NULL;
+}
+
+static void policies(void **state)
+{
+    struct config c;
+    char err[TQ_OPT_ERROR_MAX];
+    const struct broker_queue_conf *q;
+
+    (void)state;
+    assert_int_equal(
+        parse(&c, err,
+              ARGS("--queue",
+                   "jobs,full=reject,max_attempts=5,max_deliveries=250,retry_ms=1500,retry_max_ms=5min,"
+                   "lease_ms=30s,grace_ms=250ms,ttl_ms=1000d,retention_ms=2h,rate_per_s=3k,rate_burst=7,"
+                   "concurrency=2M,paused=true,expires_ms=1d,result=answers,dead=grave",
+                   "--queue", "task_queue,result=,dead=grave", "--max-memory-bytes", "0")),
+        TQ_OK);
+    q = &queue_of(&c, "jobs")->conf;
+    assert_true(q->reject_full);
+    assert_int_equal(q->max_attempts, 5);
+    assert_int_equal(q->max_deliveries, 250);
+    assert_int_equal(q->retry_ms, 1500);
+    assert_int_equal(q->retry_max_ms, 300000);
+    assert_int_equal(q->lease_ms, 30000);
+    assert_int_equal(q->grace_ms, 250);
+    assert_true(q->ttl_ms == UINT64_C(86400000000));
+    assert_int_equal(q->retention_ms, 7200000);
+    assert_int_equal(q->rate_per_s, 3072);
+    assert_int_equal(q->rate_burst, 7);
+    assert_int_equal(q->concurrency, 2 * 1024 * 1024);
+    assert_true(q->paused);
+    assert_int_equal(q->expires_ms, 86400000);
+    assert_string_equal(q->result, "answers");
+    assert_string_equal(q->dead, "grave");
+    assert_null(queue_of(&c, "task_queue")->conf.result);
+    /* Those that are only named are there, with defaults. */
+    assert_int_equal(c.queue_count, 5);
+    assert_null(queue_of(&c, "answers")->conf.result);
+    q = &queue_of(&c, "grave")->conf;
+    assert_int_equal(q->max_attempts, 1);
+    assert_int_equal(q->grace_ms, 30000);
+    assert_true(q->retention_ms == BROKER_RETENTION_AUTO);
+    assert_int_equal(c.limits.memory_bytes, 0);
+    config_deinit(&c);
+    assert_int_equal(
+        parse(&c, err, ARGS("--queue", "q,retention_ms=-1,paused=false,full=block,dead=x,dead=")), TQ_OK);
+    q = &queue_of(&c, "q")->conf;
+    assert_true(q->retention_ms == BROKER_RETENTION_AUTO);
+    assert_false(q->paused);
+    assert_false(q->reject_full);
+    assert_null(q->dead);
+    config_deinit(&c);
+}
+
+/* No memory at any moment: said, and nothing is left behind. */
+static void out_of_memory(void **state)
+{
+    struct config c;
+    char err[TQ_OPT_ERROR_MAX];
+
+    (void)state;
+    for (unsigned n = 0;; n++) {
+        int rv;
+
+        tq_mem_fail_after((long)n, 1);
+        rv = parse(&c, err, ARGS("--queue", "a,result=b,dead=c,typeid=d", "--authkey", "abc"));
+        tq_mem_fail_after(-1, 0);
+        config_deinit(&c);
+        if (rv == TQ_OK) {
+            assert_true(n > 5);
+            return;
+        }
+        assert_true(rv < 0);
+        assert_non_null(strstr(err, "memory"));
+    }
 }
 
 static void a_full_command_line(void **state)
@@ -59,7 +149,7 @@ static void a_full_command_line(void **state)
               ARGS("--listen", "[::1]:0", "--listen=127.0.0.1:6000", "--authkey", "abc", "--queue",
                    "jobs,kind=priority,maxsize=10,ack=explicit,typeid=get_queue,typeid=q", "--queue",
                    "task_queue,kind=lifo,ack=get", "--preauth-timeout", "0.5", "--max-frame-bytes", "1M",
-                   "--allow-shutdown", "--log-level", "error")),
+                   "--allow-shutdown", "--log-level", "error", "--keys-file", "/etc/keys")),
         TQ_OK);
     assert_int_equal(c.listen_count, 2);
     assert_string_equal(c.listen[0].host, "::1");
@@ -78,7 +168,31 @@ static void a_full_command_line(void **state)
     assert_true(c.allow_shutdown);
     assert_int_equal(c.log_level, TQ_LOG_ERROR);
     assert_int_equal(c.authkey_len, 3);
+    assert_string_equal(c.keys_file, "/etc/keys");
+    config_forget_authkey(&c); /* text cannot be read again */
+    assert_memory_equal(c.authkey, "abc", 3);
     config_deinit(&c);
+}
+
+static void an_authkey_from_a_file(void **state)
+{
+    char path[] = "/tmp/taskq-test-XXXXXX";
+    int fd = mkstemp(path);
+    struct config c;
+    char err[TQ_OPT_ERROR_MAX];
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "from a file\n", 12), 12);
+    assert_int_equal(parse(&c, err, ARGS("--authkey-file", path)), TQ_OK);
+    assert_int_equal(c.authkey_len, 11);
+    assert_memory_equal(c.authkey, "from a file", 11);
+    config_forget_authkey(&c);
+    assert_null(c.authkey);
+    assert_int_equal(c.authkey_len, 0);
+    config_deinit(&c);
+    assert_int_equal(unlink(path), 0);
+    close(fd);
 }
 
 static void what_is_wrong_is_said(void **state)
@@ -95,6 +209,22 @@ static void what_is_wrong_is_said(void **state)
         {{"--queue", "q,ack=never"}, "auto, explicit or get"},
         {{"--queue", "q,typeid="}, "a name of 1 to 200"},
         {{"--queue", "q,color=red"}, "no setting 'color'"},
+        {{"--queue", "q,color=red"}, "typeid"}, /* all settings are listed */
+        {{"--queue", "q,full=maybe"}, "block or reject"},
+        {{"--queue", "q,max_attempts=251"}, "up to 250"},
+        {{"--queue", "q,retry_ms=-1"}, "a time"},
+        {{"--queue", "q,retry_ms=1w"}, "a time"},
+        {{"--queue", "q,retry_ms=4294967296"}, "a time"},
+        {{"--queue", "q,retry_ms=50d"}, "a time"},
+        {{"--queue", "q,retry_ms="}, "a time"},
+        {{"--queue", "q,ttl_ms=99999999999999999999"}, "a time"},
+        {{"--queue", "q,retention_ms=-2"}, "-1 (by itself)"},
+        {{"--queue", "q,paused=yes"}, "true or false"},
+        {{"--queue", "q,dead=a b"}, "the name of a queue"},
+        {{"--queue", "q,result=Queue"}, "makes new queues"},
+        {{"--queue", "task_queue,expires_ms=1s"}, "always exist"},
+        {{"--queue", "result_queue,expires_ms=1s"}, "always exist"},
+        {{"--max-output-bytes", "1M"}, "twice --max-reply-bytes"},
         {{"--queue", "q,kind"}, "fifo, lifo or priority"},
         {{"--queue", "q", "--queue", "q"}, "given twice"},
         {{"--log-level", "loud"}, "debug, info, warn or error"},
@@ -128,7 +258,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults),
+        cmocka_unit_test(policies),
+        cmocka_unit_test(out_of_memory),
         cmocka_unit_test(a_full_command_line),
+        cmocka_unit_test(an_authkey_from_a_file),
         cmocka_unit_test(what_is_wrong_is_said),
     };
 

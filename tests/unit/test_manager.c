@@ -378,6 +378,8 @@ static void test_own_errors_read_back(void **state)
     assert_error_reply(&buf, tq_py_reply_error(&buf, TQ_PY_OVERFLOW_ERROR, "x"), "builtins", "OverflowError");
     assert_error_reply(&buf, tq_py_reply_error(&buf, TQ_PY_RUNTIME_ERROR, "x"), "builtins", "RuntimeError");
     assert_error_reply(&buf, tq_py_reply_error(&buf, TQ_PY_MEMORY_ERROR, NULL), "builtins", "MemoryError");
+    assert_error_reply(&buf, tq_py_reply_error(&buf, TQ_PY_PERMISSION_ERROR, "x"), "builtins",
+                       "PermissionError");
     tq_buf_deinit(&buf);
 }
 

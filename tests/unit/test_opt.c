@@ -552,6 +552,36 @@ static void test_key_file_mode(void **state)
     assert_key("secret", 6, want);
 }
 
+/* A running program reads plain files only: a pipe without a writer would keep it waiting for ever. */
+static void test_regular_files_only(void **state)
+{
+    struct tq_opt_secret_file kind = {
+        .what = "list", .hint = "fill it", .max_bytes = 10, .regular_only = true};
+    char pipe_path[sizeof dir + 16];
+
+    (void)state;
+    snprintf(pipe_path, sizeof pipe_path, "%s/pipe", dir);
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    assert_int_equal(tq_opt_read_secret_file(&kind, pipe_path, &key, &key_len, err, warn), TQ_EIO);
+    assert_non_null(strstr(err, "is no regular file"));
+    assert_int_equal(tq_opt_read_secret_file(&kind, "/dev/null", &key, &key_len, err, warn), TQ_EIO);
+    assert_non_null(strstr(err, "the list '/dev/null' is no regular file"));
+    assert_int_equal(tq_opt_read_secret_file(&kind, dir, &key, &key_len, err, warn), TQ_EIO);
+    assert_non_null(strstr(err, "cannot read the list"));
+    assert_int_equal(unlink(pipe_path), 0);
+    write_key("0123456789\n", 11, 0600);
+    assert_int_equal(tq_opt_read_secret_file(&kind, key_path, &key, &key_len, err, warn), 0);
+    assert_key("0123456789", 10, "");
+    write_key("01234567890", 11, 0600);
+    assert_int_equal(tq_opt_read_secret_file(&kind, key_path, &key, &key_len, err, warn), TQ_EINVAL);
+    assert_non_null(strstr(err, "is longer than 10 bytes"));
+    write_key("\n", 1, 0600);
+    assert_int_equal(tq_opt_read_secret_file(&kind, key_path, &key, &key_len, err, warn), TQ_EINVAL);
+    assert_non_null(strstr(err, "is empty; fill it"));
+    kind.regular_only = false;
+    assert_int_equal(tq_opt_read_secret_file(&kind, "/dev/null", &key, &key_len, err, warn), TQ_EINVAL);
+}
+
 static void test_key_order(void **state)
 {
     char big[TQ_AUTHKEY_MAX_BYTES + 2];
@@ -591,8 +621,10 @@ static void test_key_without_memory(void **state)
 {
     (void)state;
     write_key("secret", 6, 0600);
-    tq_mem_fail_after(0, 1);
-    assert_key_refused(TQ_ENOMEM, "no memory for the authkey");
+    for (long n = 0; n < 2; n++) {
+        tq_mem_fail_after(n, 1);
+        assert_key_refused(TQ_ENOMEM, "no memory for the key file");
+    }
     tq_mem_fail_after(-1, 0);
     assert_int_equal(read_key(), 0);
     assert_key("secret", 6, "");
@@ -615,6 +647,7 @@ int main(void)
         cmocka_unit_test_setup(test_key_file_refused, clean_env),
         cmocka_unit_test_setup(test_key_file_mode, clean_env),
         cmocka_unit_test_setup(test_key_order, clean_env),
+        cmocka_unit_test_setup(test_regular_files_only, clean_env),
         cmocka_unit_test_setup(test_key_without_memory, clean_env),
     };
 

@@ -109,6 +109,25 @@ static void decref_on_its_way(void **state)
     assert_null(pyrefs_decref(&refs, task, now++));
 }
 
+/* Garbage in the middle of a decref: the others' decrefs and the end of the session come before it. */
+static void decref_behind_those_of_garbage(void **state)
+{
+    struct pyrefs_session s;
+
+    (void)state;
+    assert_false(pyrefs_farewell_lately(&refs, now));
+    make_proxy(task);
+    make_proxy(others_task);
+    start(&s, PYREFS_MAIN);
+    assert_false(pyrefs_farewell_lately(&refs, now)); /* the decref of a creation is none */
+    assert_null(pyrefs_decref(&refs, others_task, now));
+    assert_true(pyrefs_farewell_lately(&refs, now + PYREFS_WAIT_MS));
+    assert_int_equal(pyrefs_session_end(&refs, &s, true, pyrefs_farewell_lately(&refs, now), now),
+                     PYREFS_UNSURE);
+    assert_ptr_equal(pyrefs_decref(&refs, task, now++), &s);
+    assert_false(pyrefs_farewell_lately(&refs, now + PYREFS_WAIT_MS));
+}
+
 /* Whatever another process does with proxies of the same queue. */
 static void others_do_not_count(void **state)
 {
@@ -276,6 +295,29 @@ static void ceiling_forgets_the_oldest(void **state)
     assert_int_equal(end(&s), PYREFS_LEFT);
 }
 
+/* A session that others judge (its key was revoked) takes nobody's farewell with it. */
+static void a_forgotten_session_takes_no_farewell(void **state)
+{
+    struct pyrefs_session revoked;
+    struct pyrefs_session other;
+
+    (void)state;
+    make_proxy(task);
+    pyrefs_incref(&refs, task); /* a child was forked: both use the same ident */
+    pyrefs_session_open(&revoked, PYREFS_MAIN);
+    pyrefs_session_use(&refs, &revoked, task, true);
+    pyrefs_session_open(&other, PYREFS_MAIN);
+    pyrefs_session_use(&refs, &other, task, true);
+    assert_null(pyrefs_decref(&refs, task, now++)); /* the other one's */
+    pyrefs_session_forget(&refs, &revoked);
+    assert_int_equal(end(&other), PYREFS_LEFT);
+
+    start(&revoked, PYREFS_MAIN);
+    assert_int_equal(pyrefs_session_end(&refs, &revoked, true, true, now), PYREFS_UNSURE);
+    pyrefs_session_forget(&refs, &revoked);
+    assert_null(pyrefs_decref(&refs, task, now++)); /* nobody waits for it any more */
+}
+
 static void without_memory_it_is_a_death(void **state)
 {
     struct pyrefs_session s;
@@ -298,6 +340,7 @@ int main(void)
         T(kill_is_death),
         T(who_holds_nothing_has_left),
         T(decref_on_its_way),
+        T(decref_behind_those_of_garbage),
         T(others_do_not_count),
         T(proxy_dropped_long_before_the_exit),
         T(the_proxy_that_took_it_decides),
@@ -308,6 +351,7 @@ int main(void)
         T(one_farewell_excuses_one_of_a_family),
         T(names),
         T(ceiling_forgets_the_oldest),
+        T(a_forgotten_session_takes_no_farewell),
         T(without_memory_it_is_a_death),
     };
 

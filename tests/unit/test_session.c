@@ -590,6 +590,113 @@ static void test_idle_after_a_big_frame(void **state)
     assert_true(sizeof(struct tq_session) <= 112);
 }
 
+/* ---- other keys while it runs ---- */
+
+#define AT(secret_text, key_name)                                                                            \
+    {                                                                                                        \
+        .secret = {(const uint8_t *)(secret_text), sizeof(secret_text) - 1}, .name = (key_name)              \
+    }
+
+static const struct tq_auth_key later[] = {AT("abc", "abc"), AT("new", "new"), AT("other", "other")};
+static const size_t kept[] = {2, 0};
+static const struct tq_auth_key without[] = {AT("new", "new"), AT("other", "other")};
+static const size_t gone[] = {1, TQ_AUTH_KEY_GONE};
+
+/* The keys change before the handshake's step `when`: 0 the answer, 1 the challenge, 2 the last word, 3 the
+ * first request. The peer's key, keys[1], is then the first one, or gone. */
+static void change_keys(unsigned when, bool revoke, struct tq_session *s, struct trace *t)
+{
+    struct stream steps[4] = {{0}};
+    struct tq_span send;
+
+    init_server(s, &send);
+    add_answer(&steps[0], send, TQ_AUTH_MODERN);
+    add_text(&steps[1], "#CHALLENGE#is-twenty-bytes-long");
+    add_text(&steps[2], "#WELCOME#");
+    add_text(&steps[3], "(request");
+    for (unsigned step = 0; step < 4; step++) {
+        if (step == when) {
+            int rv = revoke ? tq_session_rekey(s, without, 2, gone) : tq_session_rekey(s, later, 3, kept);
+
+            assert_int_equal(rv, revoke && step > 0 ? TQ_EAUTH : TQ_OK);
+        }
+        if (!feed(s, steps[step].data, steps[step].len, t, NULL))
+            return;
+    }
+}
+
+static void test_a_key_that_stays(void **state)
+{
+    (void)state;
+    for (unsigned when = 0; when < 4; when++) {
+        struct tq_session s;
+        struct trace t = {0};
+
+        change_keys(when, false, &s, &t);
+        assert_string_equal(t.text, "s#WELCOME#,s16,o,f(request,");
+        assert_int_equal(s.key_index, 0);
+        assert_int_equal(tq_session_rekey(&s, keys, 2, (const size_t[]){1, 0, 0}), TQ_OK);
+        assert_int_equal(s.key_index, 1);
+        check_over(&s);
+        /* whoever has an open session's rights to account for needs its key after the socket is gone, too */
+        assert_int_equal(tq_session_rekey(&s, later, 3, kept), TQ_OK);
+        assert_int_equal(s.key_index, 0);
+        assert_int_equal(tq_session_rekey(&s, without, 2, (const size_t[]){TQ_AUTH_KEY_GONE, 0, 1}),
+                         TQ_EAUTH);
+        check_over(&s);
+    }
+}
+
+static void test_a_key_that_goes(void **state)
+{
+    static const char *const traces[] = {"s#FAILURE#,xauth,", "s#WELCOME#,xauth,", "s#WELCOME#,s16,xauth,",
+                                         "s#WELCOME#,s16,o,xauth,"};
+
+    (void)state;
+    for (unsigned when = 0; when < 4; when++) {
+        struct tq_session s;
+        struct trace t = {0};
+
+        change_keys(when, true, &s, &t);
+        assert_string_equal(t.text, traces[when]);
+        assert_int_equal(tq_session_rekey(&s, later, 3, (const size_t[]){2, 0}),
+                         TQ_OK); /* what is over stays so */
+        assert_true(s.failed);
+        check_over(&s);
+    }
+}
+
+/* A key that is new is good for a handshake that began before it was there. */
+static void test_a_key_that_comes(void **state)
+{
+    struct tq_session s;
+    struct tq_session peer;
+    struct tq_auth_registry far;
+    struct stream down = {0};
+    struct stream up = {0};
+    struct trace t = {0};
+    struct tq_span send;
+
+    (void)state;
+    tq_auth_registry_init(&far);
+    init_server(&s, &send);
+    memcpy(down.data, send.data, send.len);
+    down.len = send.len;
+    assert_int_equal(tq_session_rekey(&s, later, 3, kept), TQ_OK);
+    assert_int_equal(tq_session_init_client(&peer, &limits, &far, &later[1], false), TQ_OK);
+    assert_int_equal(tq_session_start(&peer, &send), TQ_OK);
+    while (!s.open) {
+        up.len = 0;
+        assert_true(feed(&peer, down.data, down.len, &t, &up));
+        down.len = 0;
+        assert_true(feed(&s, up.data, up.len, &t, &down));
+    }
+    assert_int_equal(s.key_index, 1);
+    tq_session_deinit(&peer);
+    check_over(&s);
+    tq_auth_registry_deinit(&far);
+}
+
 /* Each allocation fails once, on both sides; nothing leaks, nothing half-open stays. */
 static void test_without_memory(void **state)
 {
@@ -662,6 +769,9 @@ int main(void)
         cmocka_unit_test(test_reflection_between_sessions),
         cmocka_unit_test(test_both_ends),
         cmocka_unit_test(test_idle_after_a_big_frame),
+        cmocka_unit_test(test_a_key_that_stays),
+        cmocka_unit_test(test_a_key_that_goes),
+        cmocka_unit_test(test_a_key_that_comes),
         cmocka_unit_test(test_without_memory),
     };
 

@@ -13,37 +13,39 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "proto/native/convert.h"
+#include "proto/native/mp.h"
 #include "proto/python/emit.h"
 #include "worker/runner.h"
 #include "worker/runners/square.h"
 
-/* The pickle of one value: opcodes between PROTO and STOP. */
+/* The task that a Python item of these opcodes is to a runner. */
 struct task {
-    struct tq_buf frame;
-    struct tq_pickle pickle;
-    struct tq_pk_range value;
+    struct tq_buf body;
 };
 
 static void task_init(struct task *t, struct tq_span opcodes)
 {
+    struct tq_buf frame = TQ_BUF_NULL(1u << 20);
     struct tq_emit e;
-    const char *why;
+    size_t item_off;
 
-    tq_buf_init(&t->frame, 1u << 20);
-    tq_emit_begin(&e, &t->frame);
+    tq_emit_begin(&e, &frame);
     tq_emit_cstr(&e, "#RETURN");
+    item_off = frame.len;
     tq_emit_raw(&e, opcodes);
     tq_emit_tuple_n(&e, 2);
     assert_int_equal(tq_emit_end(&e), TQ_OK);
-    assert_int_equal(tq_pickle_scan(&t->pickle, tq_span(t->frame.data + 4, t->frame.len - 4), &why), TQ_OK);
-    assert_int_equal(t->pickle.top_count, 2);
-    t->value = t->pickle.top[1];
+    tq_buf_init(&t->body, 1u << 20);
+    assert_int_equal(tq_convert_to_msgpack(tq_buf_span(&frame), (uint32_t)item_off, (uint32_t)opcodes.len,
+                                           1u << 20, &t->body),
+                     TQ_OK);
+    tq_buf_deinit(&frame);
 }
 
 static void task_deinit(struct task *t)
 {
-    tq_pickle_deinit(&t->pickle);
-    tq_buf_deinit(&t->frame);
+    tq_buf_deinit(&t->body);
 }
 
 static void assert_text(const struct tq_buf *buf, const char *text)
@@ -60,7 +62,7 @@ static void check(struct tq_span opcodes, const char *shown, const char *result)
     struct task t;
 
     task_init(&t, opcodes);
-    assert_int_equal(square_task(&t.pickle, t.value, &out_shown, &out_result), shown != NULL ? 0 : 1);
+    assert_int_equal(square_task(tq_buf_span(&t.body), &out_shown, &out_result), shown != NULL ? 0 : 1);
     assert_text(&out_shown, shown != NULL ? shown : "");
     assert_text(&out_result, result);
     task_deinit(&t);
@@ -126,7 +128,7 @@ static void test_largest_int(void **state)
     (void)state;
     long_of(&ops, SQUARE_INT_MAX_BYTES);
     task_init(&t, tq_buf_span(&ops));
-    assert_int_equal(square_task(&t.pickle, t.value, &shown, &result), 0);
+    assert_int_equal(square_task(tq_buf_span(&t.body), &shown, &result), 0);
     assert_int_equal(shown.len, SQUARE_INT_MAX_DIGITS);
     task_deinit(&t);
     tq_buf_clear(&ops);
@@ -185,10 +187,44 @@ static void test_others(void **state)
     CHECK("N", NULL, "error: cannot square None (NoneType)");
     CHECK("]", NULL, "error: cannot square a value (list)");
     CHECK("}", NULL, "error: cannot square a value (dict)");
-    CHECK(")", NULL, "error: cannot square a value (tuple)");
+    CHECK(")", NULL, "error: cannot square a value (list)"); /* a tuple is an array, too */
     CHECK("cdecimal\nDecimal\nX\1\0\0\0"
           "1\x85R",
           NULL, "error: cannot square a value (Decimal)");
+}
+
+/* What no Python item becomes. */
+static void test_msgpack_alone(void **state)
+{
+    static const struct {
+        const char *bytes;
+        size_t len;
+        const char *shown, *result;
+    } cases[] = {
+        {"\xcf\x80\0\0\0\0\0\0\0", 9, "9223372036854775808",
+         "9223372036854775808 * 9223372036854775808 = 85070591730234615865843651857942052864"},
+        {"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", 9, "18446744073709551615",
+         "18446744073709551615 * 18446744073709551615 = 340282366920938463426481119284349108225"},
+        {"\xca\x3f\xc0\0\0", 5, "1", "1 * 1 = 2"}, /* float 32: 1.5 */
+        {"\xd4\x05x", 3, NULL, "error: cannot square a value (ext)"},
+        {"\xd4\x50x", 3, NULL, "error: cannot square a value (bad pickle)"},
+        {"\xc7\x06\x50\x80\x02K\x07.x", 9, NULL, "error: cannot square a value (bad pickle)"},
+        {"\xc7\x05\x50\x80\x02K\x07.", 8, "7", "7 * 7 = 49"},
+        {"\xc7\x04\x50\x80\x02N.", 7, NULL, "error: cannot square a value (NoneType)"},
+    };
+    struct tq_buf shown = TQ_BUF_NULL(4096);
+    struct tq_buf result = TQ_BUF_NULL(4096);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int rv = square_task(tq_span(cases[i].bytes, cases[i].len), &shown, &result);
+
+        assert_int_equal(rv, cases[i].shown != NULL ? 0 : 1);
+        assert_text(&shown, cases[i].shown != NULL ? cases[i].shown : "");
+        assert_text(&result, cases[i].result);
+    }
+    tq_buf_deinit(&shown);
+    tq_buf_deinit(&result);
 }
 
 static void test_long_strings_are_cut_between_characters(void **state)
@@ -226,7 +262,7 @@ static void test_each_allocation_failing(void **state)
             struct tq_buf result = TQ_BUF_NULL(4096);
 
             tq_mem_fail_after(n, 1);
-            rv = square_task(&t.pickle, t.value, &shown, &result);
+            rv = square_task(tq_buf_span(&t.body), &shown, &result);
             tq_mem_fail_after(-1, 0);
             assert_true(rv >= 0 || rv == TQ_ENOMEM);
             tq_buf_deinit(&shown);
@@ -299,7 +335,7 @@ static int start(struct bench *b, struct job *job, const char *ops)
     *job = (struct job){.base = {.on_done = on_done}};
     tq_buf_init(&job->base.result, 4096);
     task_init(&t, tq_span_str(ops));
-    task = (struct runner_task){.pickle = &t.pickle, .value = t.value};
+    task = (struct runner_task){.body = tq_buf_span(&t.body)};
     g_inside = true;
     rv = b->runner->ops->start(b->runner, &job->base, &task);
     g_inside = false;
@@ -322,11 +358,15 @@ static void test_each_start_is_done_once(void **state)
     uv_run(&b.loop, UV_RUN_DEFAULT);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(jobs[i].done, 1);
-        assert_int_equal(jobs[i].status, TQ_OK);
+        assert_int_equal(jobs[i].status, i == 1 ? RUNNER_FAILED : TQ_OK);
     }
-    assert_text(&jobs[0].base.result, "7 * 7 = 49");
+    assert_text(&jobs[0].base.result, "\xaa"
+                                      "7 * 7 = 49"); /* msgpack */
+    assert_true(jobs[1].base.final);
+    assert_int_equal(jobs[1].base.code, 0);
     assert_text(&jobs[1].base.result, "error: cannot square None (NoneType)");
-    assert_text(&jobs[2].base.result, "8 * 8 = 64");
+    assert_text(&jobs[2].base.result, "\xaa"
+                                      "8 * 8 = 64");
     for (int i = 0; i < 3; i++)
         tq_buf_deinit(&jobs[i].base.result);
     bench_close(&b);
@@ -366,7 +406,7 @@ static void test_start_without_memory(void **state)
         job = (struct job){.base = {.on_done = on_done}};
         tq_buf_init(&job.base.result, 4096);
         task_init(&t, tq_span_str("K\x07"));
-        task = (struct runner_task){.pickle = &t.pickle, .value = t.value};
+        task = (struct runner_task){.body = tq_buf_span(&t.body)};
         tq_mem_fail_after(n, 1);
         rv = b.runner->ops->start(b.runner, &job.base, &task);
         tq_mem_fail_after(-1, 0);
@@ -396,6 +436,7 @@ int main(void)
         cmocka_unit_test(test_bools),
         cmocka_unit_test(test_floats),
         cmocka_unit_test(test_others),
+        cmocka_unit_test(test_msgpack_alone),
         cmocka_unit_test(test_long_strings_are_cut_between_characters),
         cmocka_unit_test(test_each_allocation_failing),
         cmocka_unit_test(test_each_start_is_done_once),

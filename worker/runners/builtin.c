@@ -6,6 +6,7 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "proto/native/mp.h"
 #include "worker/runner.h"
 #include "worker/runners/square.h"
 
@@ -18,6 +19,7 @@ struct square_job {
     struct tick tick;
     struct square_runner *runner;
     struct runner_job *job;
+    bool failed;
     bool canceled;
 };
 
@@ -27,27 +29,19 @@ static void on_tick(struct tick *t)
 {
     struct square_job *sj = TICK_OWNER(t, struct square_job, tick);
     struct runner_job *job = sj->job;
-    int status = sj->canceled ? TQ_ECANCELED : TQ_OK;
+    int status = sj->canceled ? TQ_ECANCELED : sj->failed ? RUNNER_FAILED : TQ_OK;
 
     job->state = NULL;
     tq_free(sj);
     job->on_done(job, status);
 }
 
-/* "run task N * N...", or on stderr why there is nothing to run. */
-static int tell(const struct square_runner *r, bool good, const struct tq_buf *shown,
-                const struct runner_job *job)
+/* "run task N * N..." */
+static int tell(const struct square_runner *r, const struct tq_buf *shown)
 {
     struct tq_buf line = TQ_BUF_NULL(2 * shown->max + 64);
-    char quoted[512];
-    int rv;
+    int rv = tq_buf_append_str(&line, "run task ");
 
-    if (!good) {
-        tq_log(TQ_LOG_WARN, "TASK-REFUSED", "answer=\"%s\"",
-               tq_log_quote(quoted, sizeof(quoted), job->result.data, job->result.len));
-        return TQ_OK;
-    }
-    rv = tq_buf_append_str(&line, "run task ");
     if (rv == TQ_OK)
         rv = tq_buf_append(&line, shown->data, shown->len);
     if (rv == TQ_OK)
@@ -62,22 +56,42 @@ static int tell(const struct square_runner *r, bool good, const struct tq_buf *s
     return rv;
 }
 
+/* 0; 1: it cannot be squared. job->result is what the contract wants of either. */
+static int answer(const struct square_runner *r, struct runner_job *job, struct tq_span body)
+{
+    struct tq_buf shown = TQ_BUF_NULL(4 * SQUARE_INT_MAX_BYTES);
+    struct tq_buf text = TQ_BUF_NULL(job->result.max);
+    struct tq_mp_out o = tq_mp_out(&job->result);
+    char quoted[512];
+    int rv = square_task(body, &shown, &text);
+
+    tq_buf_clear(&job->result);
+    if (rv == 1) {
+        tq_log(TQ_LOG_WARN, "TASK-REFUSED", "answer=\"%s\"",
+               tq_log_quote(quoted, sizeof(quoted), text.data, text.len));
+        if (tq_buf_append(&job->result, text.data, text.len) != TQ_OK)
+            rv = TQ_ENOMEM;
+    } else if (rv == TQ_OK) {
+        tq_mp_put_str(&o, tq_buf_span(&text));
+        rv = o.err != TQ_OK ? o.err : tell(r, &shown);
+    }
+    tq_buf_deinit(&text);
+    tq_buf_deinit(&shown);
+    return rv;
+}
+
 static int square_start(struct runner *base, struct runner_job *job, const struct runner_task *task)
 {
     struct square_runner *r = (struct square_runner *)base;
-    struct tq_buf shown = TQ_BUF_NULL(4 * SQUARE_INT_MAX_BYTES);
     struct square_job *sj = tq_calloc(1, sizeof(*sj));
-    int rv = TQ_ENOMEM;
+    int rv = sj != NULL ? answer(r, job, task->body) : TQ_ENOMEM;
 
-    if (sj != NULL)
-        rv = square_task(task->pickle, task->value, &shown, &job->result);
-    if (rv >= 0)
-        rv = tell(r, rv == TQ_OK, &shown, job);
-    if (rv == TQ_OK) {
-        *sj = (struct square_job){.runner = r, .job = job};
+    if (rv >= 0) {
+        *sj = (struct square_job){.runner = r, .job = job, .failed = rv == 1};
+        job->code = 0;
+        job->final = true;
         rv = tick_set(r->env.ticker, &sj->tick, r->env.sleep_ms, on_tick);
     }
-    tq_buf_deinit(&shown);
     if (rv != TQ_OK) {
         tq_free(sj);
         return rv;

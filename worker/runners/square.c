@@ -8,6 +8,9 @@
 
 #include "common/err.h"
 #include "common/mem.h"
+#include "proto/native/convert.h"
+#include "proto/native/mp.h"
+#include "proto/python/pickle.h"
 
 #define QUOTED_MAX_BYTES 200
 
@@ -190,59 +193,113 @@ static int put_repr(struct tq_buf *result, struct tq_span s, bool text)
     return rv;
 }
 
-static int refuse(const struct tq_pickle *pickle, struct tq_pk_range range, const struct tq_pk_value *v,
-                  struct tq_buf *result)
+/* "error: cannot square SHOWN (TYPE)" */
+static int refuse(struct tq_buf *result, const char *shown, struct tq_span type)
 {
-    struct tq_span module, name;
-    int rv = tq_buf_append_str(result, "error: cannot square ");
+    int rv = appendf(result, "error: cannot square %s (", shown);
 
-    if (rv != TQ_OK)
-        return rv;
-    switch (v->kind) {
-    case TQ_PK_STR:
-    case TQ_PK_BYTES:
-        rv = put_repr(result, v->bytes, v->kind == TQ_PK_STR);
-        break;
-    case TQ_PK_NONE:
-        rv = tq_buf_append_str(result, "None");
-        break;
-    default:
-        rv = tq_buf_append_str(result, "a value");
-        break;
-    }
     if (rv == TQ_OK)
-        rv = tq_buf_append_str(result, " (");
-    if (rv == TQ_OK && v->kind == TQ_PK_OTHER && tq_pk_class_of(pickle, range, &module, &name) == TQ_OK &&
-        name.len <= QUOTED_MAX_BYTES)
-        rv = tq_buf_append(result, name.data, name.len);
-    else if (rv == TQ_OK)
-        rv = tq_buf_append_str(result, tq_pk_type_name(pickle, range));
+        rv = tq_buf_append(result, type.data, type.len);
     if (rv == TQ_OK)
         rv = tq_buf_append_str(result, ")");
     return rv != TQ_OK ? rv : 1;
 }
 
-int square_task(const struct tq_pickle *pickle, struct tq_pk_range value, struct tq_buf *shown,
-                struct tq_buf *result)
+static int refuse_run(struct tq_buf *result, struct tq_span bytes, bool text)
 {
-    struct tq_pk_value v;
-    int rv;
+    int rv = tq_buf_append_str(result, "error: cannot square ");
 
-    tq_buf_clear(shown);
-    tq_buf_clear(result);
-    rv = tq_pk_decode(pickle, value, &v);
+    if (rv == TQ_OK)
+        rv = put_repr(result, bytes, text);
+    if (rv == TQ_OK)
+        rv = tq_buf_append_str(result, text ? " (str)" : " (bytes)");
+    return rv != TQ_OK ? rv : 1;
+}
+
+/* What has no msgpack form: large ints, and what only Python can make. */
+static int square_value(const struct tq_pickle *p, struct tq_buf *shown, struct tq_buf *result)
+{
+    struct tq_span module, name;
+    struct tq_pk_value v;
+    int rv = tq_pk_decode(p, p->value, &v);
+
     if (rv != TQ_OK)
         return rv;
     switch (v.kind) {
     case TQ_PK_INT:
         return square_int(v.integer, shown, result);
-    case TQ_PK_BOOL:
-        return square_int(v.boolean ? 1 : 0, shown, result);
     case TQ_PK_BIGINT:
         return square_big(v.bytes, v.escaped, shown, result);
     case TQ_PK_FLOAT:
         return square_float(v.real, shown, result);
+    case TQ_PK_STR:
+    case TQ_PK_BYTES:
+        return refuse_run(result, v.bytes, v.kind == TQ_PK_STR);
     default:
-        return refuse(pickle, value, &v, result);
+        break;
     }
+    if (v.kind != TQ_PK_OTHER || tq_pk_class_of(p, p->value, &module, &name) != TQ_OK ||
+        name.len > QUOTED_MAX_BYTES)
+        name = tq_span_str(tq_pk_type_name(p, p->value));
+    return refuse(result, "a value", name);
+}
+
+static int square_pickle(struct tq_span bytes, struct tq_buf *shown, struct tq_buf *result)
+{
+    struct tq_pickle p;
+    const char *why;
+    int rv = tq_pickle_scan(&p, bytes, &why);
+
+    if (rv == TQ_ENOMEM)
+        return rv;
+    if (rv == TQ_OK) {
+        rv = square_value(&p, shown, result);
+        tq_pickle_deinit(&p);
+    }
+    return rv == TQ_EPROTO || rv == TQ_ELIMIT ? refuse(result, "a value", tq_span_str("bad pickle")) : rv;
+}
+
+/* More than an int64_t holds. */
+static int square_u64(uint64_t v, struct tq_buf *shown, struct tq_buf *result)
+{
+    uint8_t bytes[9] = {0};
+
+    for (unsigned i = 0; i < 8; i++)
+        bytes[i] = (uint8_t)(v >> (8 * i));
+    return square_big(tq_span(bytes, sizeof(bytes)), false, shown, result);
+}
+
+int square_task(struct tq_span body, struct tq_buf *shown, struct tq_buf *result)
+{
+    struct tq_mp c = tq_mp_of(body);
+    enum tq_mp_type type = tq_mp_peek(&c);
+    struct tq_span bytes;
+    uint64_t large;
+    int64_t number;
+    double real;
+    bool truth;
+    int8_t ext;
+
+    tq_buf_clear(shown);
+    tq_buf_clear(result);
+    if (tq_mp_i64(&c, &number))
+        return square_int(number, shown, result);
+    if (tq_mp_u64(&c, &large))
+        return square_u64(large, shown, result);
+    if (tq_mp_bool(&c, &truth))
+        return square_int(truth ? 1 : 0, shown, result);
+    if (tq_mp_float(&c, &real))
+        return square_float(real, shown, result);
+    if (tq_mp_str(&c, &bytes))
+        return refuse_run(result, bytes, true);
+    if (tq_mp_bin(&c, &bytes))
+        return refuse_run(result, bytes, false);
+    if (tq_mp_nil(&c))
+        return refuse(result, "None", tq_span_str("NoneType"));
+    if (tq_mp_ext(&c, &ext, &bytes) && ext == TQ_EXT_PICKLE)
+        return square_pickle(bytes, shown, result);
+    return refuse(result, "a value",
+                  tq_span_str(type == TQ_MP_ARRAY ? "list"
+                              : type == TQ_MP_MAP ? "dict"
+                                                  : "ext"));
 }
