@@ -85,7 +85,7 @@ void tq_deadlines_unreserve(struct tq_deadlines *d, size_t n)
     d->reserved -= n;
 }
 
-int tq_deadline_set(struct tq_deadlines *d, struct tq_deadline *n, uint64_t at_ms)
+static int set(struct tq_deadlines *d, struct tq_deadline *n, uint64_t at_ms, uint64_t seq)
 {
     if (n->place == 0) {
         if (d->count + d->reserved == d->cap) {
@@ -96,15 +96,26 @@ int tq_deadline_set(struct tq_deadlines *d, struct tq_deadline *n, uint64_t at_m
             tq_deadlines_unreserve(d, 1);
         }
         n->at_ms = at_ms;
-        n->seq = d->seq++;
+        n->seq = seq;
         sift_up(d, d->count++, n);
     } else {
         TQ_ASSERT(n->place <= d->count && d->heap[n->place - 1] == n);
         n->at_ms = at_ms;
-        n->seq = d->seq++;
+        n->seq = seq;
         place(d, n->place - 1, n);
     }
     return TQ_OK;
+}
+
+int tq_deadline_set(struct tq_deadlines *d, struct tq_deadline *n, uint64_t at_ms)
+{
+    return set(d, n, at_ms, TQ_DEADLINE_RANK_MAX + ++d->seq);
+}
+
+int tq_deadline_set_ranked(struct tq_deadlines *d, struct tq_deadline *n, uint64_t at_ms)
+{
+    TQ_ASSERT(n->seq <= TQ_DEADLINE_RANK_MAX);
+    return set(d, n, at_ms, n->seq);
 }
 
 void tq_deadline_clear(struct tq_deadlines *d, struct tq_deadline *n)

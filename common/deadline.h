@@ -1,6 +1,7 @@
 /* The deadline heap: everything that waits for a moment stands in one of these, behind one timer.
  * Nodes are embedded in their owners and know their place, so each can be taken out in O(log n).
- * Equal deadlines come out in the order in which they were set. Pure: the clock is the caller's. */
+ * Equal deadlines come out in the order in which they were set, ranked ones before them by their rank. Pure:
+ * the clock is the caller's. */
 #ifndef TQ_COMMON_DEADLINE_H
 #define TQ_COMMON_DEADLINE_H
 
@@ -10,7 +11,7 @@
 
 struct tq_deadline {
     uint64_t at_ms; /* the owner's clock */
-    uint64_t seq;   /* order of setting */
+    uint64_t seq;   /* order of setting; or its rank */
     uint32_t place; /* index in the heap + 1, 0 = not set */
     uint32_t kind;  /* who must act; the owner's enum */
 };
@@ -29,6 +30,10 @@ void tq_deadlines_deinit(struct tq_deadlines *d); /* nodes stay their owners' */
 /* Sets or moves a node. TQ_ENOMEM leaves it unset if it was unset, unmoved if it was set. A node that
  * is set can always be moved. */
 int tq_deadline_set(struct tq_deadlines *d, struct tq_deadline *n, uint64_t at_ms);
+/* The same, but of equal deadlines the one with the smallest rank (n->seq, the owner's, at most
+ * TQ_DEADLINE_RANK_MAX) comes out first, however often they are set, and those without a rank after it. */
+#define TQ_DEADLINE_RANK_MAX ((uint64_t)INT64_MAX)
+int tq_deadline_set_ranked(struct tq_deadlines *d, struct tq_deadline *n, uint64_t at_ms);
 void tq_deadline_clear(struct tq_deadlines *d, struct tq_deadline *n); /* fine when not set */
 
 static inline bool tq_deadline_is_set(const struct tq_deadline *n)

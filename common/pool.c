@@ -21,6 +21,7 @@
 #define TAG_CELL  0u /* the rest: its struct tq_pool_cells */
 #define TAG_RUN   1u /* it is alone in its run, which begins before this word */
 #define TAG_OWN   2u /* a mapping of so many bytes (the rest), which begins before this word */
+#define TAG_FREE  3u /* it was alone in its run, and was freed */
 #define TAG_BITS  2u
 #define TAG_BYTES sizeof(uint64_t)
 
@@ -112,6 +113,7 @@ static unsigned run_class(size_t n)
 
 static uint32_t run_class_bytes(unsigned class)
 {
+    TQ_ASSERT(class < TQ_POOL_RUN_CLASSES);
     if (class < 8)
         return (class + 1) * UNIT_BYTES;
     class -= 8;
@@ -236,6 +238,15 @@ static void cells_with_room(struct tq_pool *p, struct tq_pool_cells *c)
         DL_APPEND_ELEM(*list, *list, c);
 }
 
+static void cells_without_room(struct tq_pool *p, struct tq_pool_cells *c)
+{
+    struct tq_pool_cells *list = p->cells[c->class];
+
+    TQ_ASSERT(c != list || c->next != NULL || c->prev == c);
+    DL_DELETE(list, c);
+    p->cells[c->class] = list;
+}
+
 static struct tq_pool_cells *cells_open(struct tq_pool *p, unsigned class)
 {
     struct tq_pool_run *r = run_take(p, CELLS_UNITS - 1);
@@ -277,7 +288,7 @@ static void *cell_alloc(struct tq_pool *p, size_t n)
     if (c->used <= index)
         c->used = (uint16_t)(index + 1);
     if (++c->live == c->capacity)
-        DL_DELETE(p->cells[class], c);
+        cells_without_room(p, c);
     cell = (unsigned char *)c + CELL_HEAD + (size_t)index * c->cell_bytes;
     tq_mem_unpoison(cell, TAG_BYTES + n);
     return tagged(cell, (uintptr_t)c | TAG_CELL);
@@ -296,7 +307,7 @@ static void cell_free(struct tq_pool *p, struct tq_pool_cells *c, const unsigned
         cells_with_room(p, c);
     if (c->live > 0)
         return;
-    DL_DELETE(p->cells[c->class], c);
+    cells_without_room(p, c);
     if (c->run.touched < CELL_HEAD + (size_t)c->used * c->cell_bytes)
         c->run.touched = CELL_HEAD + (size_t)c->used * c->cell_bytes;
     run_give(p, &c->run);
@@ -362,6 +373,7 @@ void tq_pool_free(struct tq_pool *p, void *at)
         cell_free(p, (struct tq_pool_cells *)(uintptr_t)rest, (unsigned char *)at - TAG_BYTES);
         return;
     case TAG_RUN:
+        (void)tagged((unsigned char *)at - TAG_BYTES, TAG_FREE);
         run_give(p, (struct tq_pool_run *)(void *)((unsigned char *)at - RUN_HEAD));
         return;
     case TAG_OWN:
@@ -371,7 +383,7 @@ void tq_pool_free(struct tq_pool *p, void *at)
         tq_pages_free((unsigned char *)at - RUN_HEAD, (size_t)rest);
         return;
     default:
-        TQ_ASSERT(false); /* it is none of ours */
+        TQ_ASSERT(false); /* freed before, or none of ours */
     }
 }
 

@@ -305,6 +305,11 @@ int config_queue_parse(struct config_queue *q, const char *spec, char err[TQ_OPT
     }
     while (rv == TQ_OK && (part = strsep(&rest, ",")) != NULL)
         rv = queue_setting(q, part, err);
+    if (rv == TQ_OK && q->dead != NULL && strcmp(q->dead, q->name) == 0) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "--queue %.40s: dead is another queue, not '%.40s' itself", q->name,
+                 q->dead);
+        rv = TQ_EINVAL;
+    }
     tq_free(copy);
     if (rv != TQ_OK)
         config_queue_deinit(q);

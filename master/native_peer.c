@@ -41,7 +41,7 @@ static void write_output(struct peer *p)
         return;
     }
     native_take_output(c, &taken);
-    c->unsent = len - (size_t)n;
+    c->unsent = (uint32_t)(len - (size_t)n); /* a buffer has less than 4 GiB */
     peer_send_rest(p, &taken, (size_t)n);
 }
 
@@ -89,8 +89,7 @@ void native_peer_flush_all(struct server *s)
 
 /* ---- input ---- */
 
-/* peer.on_rights_changed */
-static void on_rights_changed(struct peer *p)
+void native_peer_rights_changed(struct peer *p)
 {
     if (!p->revoked)
         p->native->conn.key = p->session.key_index;
@@ -107,8 +106,8 @@ static bool open_dialect(struct peer *p)
     }
     np->peer = p;
     p->native = np;
+    p->is_native = true;
     native_open(p->server->native, &np->conn, p->session.key_index);
-    p->on_rights_changed = on_rights_changed;
     peer_set_state(p, PEER_SESSION);
     tq_deadline_clear(&p->server->deadlines, &p->deadline);
     peer_keepalive(p);
@@ -117,7 +116,7 @@ static bool open_dialect(struct peer *p)
 
 void native_peer_frame(struct peer *p, struct tq_span frame)
 {
-    if (p->native == NULL && !open_dialect(p))
+    if (!peer_is_native(p) && !open_dialect(p))
         return;
     p->server->counters.calls++;
     native_frame(&p->native->conn, frame);
@@ -152,6 +151,7 @@ void native_peer_free(struct peer *p)
     tq_buf_deinit(&p->native->conn.out);
     tq_free(p->native);
     p->native = NULL;
+    p->is_native = false;
 }
 
 /* ---- the host ---- */

@@ -19,6 +19,8 @@ void native_peer_closed(struct peer *p);
 void native_peer_free(struct peer *p);
 /* Something is still to be written. */
 bool native_peer_is_pending(const struct peer *p);
+/* For native peers only: see peer_rights_changed. */
+void native_peer_rights_changed(struct peer *p);
 /* For native peers only: may the next request come? */
 bool native_peer_wants_input(const struct peer *p);
 

@@ -1,7 +1,9 @@
 #include "master/peer.h"
 
+#include <errno.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #include "common/assert.h"
@@ -13,11 +15,11 @@
 #define PEER_TAG 0x70656572u
 
 struct peer_write {
-    uv_write_t req;
-    struct peer *peer;
     struct tq_body *body; /* what is written: this, or buf, or data */
     struct tq_buf buf;
-    size_t left_before; /* bytes unsent at the last look of the write deadline */
+    const uint8_t *at;
+    size_t left;
+    size_t left_before; /* at the last look of the write deadline */
     uint8_t data[];
 };
 
@@ -74,42 +76,57 @@ void peer_set_deadline(struct peer *p, uint64_t in_ms)
         peer_close(p, "out of memory");
 }
 
-static int peer_fd(const struct peer *p)
-{
-    uv_os_fd_t fd;
-
-    return uv_fileno((const uv_handle_t *)&p->tcp, &fd) == 0 ? fd : -1;
-}
-
 static void quickack(const struct peer *p)
 {
     /* Stock clients write twice in a row (the verdict, then the request; the header, then a large body):
      * with a delayed acknowledgement and their Nagle that costs 40 ms. The setting does not last. */
     int on = 1;
-    int fd = peer_fd(p);
 
-    if (fd >= 0)
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+    (void)setsockopt(p->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 }
 
 void peer_keepalive(struct peer *p)
 {
     unsigned user_timeout_ms = 120000;
-    int fd = peer_fd(p);
+    int on = 1, idle_s = 60;
 
-    (void)uv_tcp_keepalive(&p->tcp, 1, 60);
-    if (fd >= 0)
-        (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
+    (void)setsockopt(p->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    (void)setsockopt(p->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+    (void)setsockopt(p->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
 }
 
 /* ---- closing ---- */
 
 static void stop_resuming(struct peer *p)
 {
+    struct server *s = p->server;
+    struct peer **at = &s->resuming;
+    struct peer *before = NULL;
+
     if (!p->resuming)
         return;
     p->resuming = false;
-    DL_DELETE2(p->server->resuming, p, resume_prev, resume_next);
+    while (*at != p) { /* it is short: those of one turn of the loop */
+        before = *at;
+        at = &before->resume_next;
+    }
+    *at = p->resume_next;
+    if (s->resuming_last == p)
+        s->resuming_last = before;
+}
+
+static size_t stash_len(const struct peer *p)
+{
+    return p->stash != NULL ? p->stash->len : 0;
+}
+
+static void free_stash(struct peer *p)
+{
+    if (p->stash == NULL)
+        return;
+    tq_buf_deinit(p->stash);
+    tq_free(p->stash);
+    p->stash = NULL;
 }
 
 static void free_peer(struct peer *p)
@@ -121,7 +138,6 @@ static void free_peer(struct peer *p)
     s->peer_count--;
     s->counters.closed++;
     tq_deadline_clear(&s->deadlines, &p->deadline);
-    tq_buf_deinit(&p->stash);
     pydialect_free(p);
     native_peer_free(p);
     p->tag = 0;
@@ -142,9 +158,19 @@ static void on_closed(uv_handle_t *handle)
 static void begin_authenticated(struct peer *p)
 {
     p->access = (struct access_cache){0};
-    p->on_rights_changed = NULL;
     p->python = NULL;
-    p->native = NULL;
+}
+
+static void free_write(struct peer *p)
+{
+    struct peer_write *w = p->write;
+
+    if (w == NULL)
+        return;
+    p->write = NULL;
+    tq_body_unref(w->body);
+    native_give_back(p->server->native, &w->buf);
+    tq_free(w);
 }
 
 void peer_close(struct peer *p, const char *why)
@@ -162,8 +188,11 @@ void peer_close(struct peer *p, const char *why)
     native_peer_closed(p);
     peer_set_state(p, pydialect_closed(p) ? PEER_LIMBO : PEER_CLOSING);
     tq_session_deinit(&p->session);
-    tq_buf_deinit(&p->stash);
-    uv_close((uv_handle_t *)&p->tcp, on_closed);
+    free_stash(p);
+    free_write(p);
+    uv_close((uv_handle_t *)&p->poll, on_closed);
+    (void)close(p->fd);
+    p->fd = -1;
 }
 
 void peer_kill(struct peer *p, const char *why)
@@ -179,6 +208,16 @@ void peer_limbo_done(struct peer *p)
     peer_set_state(p, PEER_CLOSING);
     if (p->handle_closed)
         free_peer(p);
+}
+
+void peer_rights_changed(struct peer *p)
+{
+    if (p->state != PEER_SESSION)
+        return;
+    if (peer_is_native(p))
+        native_peer_rights_changed(p);
+    else
+        pydialect_rights_changed(p);
 }
 
 /* ---- writing ---- */
@@ -202,26 +241,26 @@ static void close_broken(struct peer *p, int err)
     peer_close(p, err == UV_EOF ? "end of file" : uv_strerror(err));
 }
 
-static void free_write(struct peer *p, struct peer_write *w)
+static void on_ready(uv_poll_t *poll, int status, int events);
+
+/* The loop looks for input while the peer is read from, and for room while something waits to be written. */
+static void watch(struct peer *p)
 {
-    tq_body_unref(w->body);
-    native_give_back(p->server->native, &w->buf);
-    tq_free(w);
+    int events = (p->reading ? UV_READABLE : 0) | (p->write != NULL ? UV_WRITABLE : 0);
+
+    if (events == p->watched)
+        return;
+    p->watched = (uint8_t)events;
+    if (events == 0)
+        (void)uv_poll_stop(&p->poll);
+    else
+        (void)uv_poll_start(&p->poll, events, on_ready); /* cannot fail: uv_poll_init has tried it */
 }
 
-static void on_write(uv_write_t *req, int status)
+/* All that was on its way is written. */
+static void on_sent(struct peer *p)
 {
-    struct peer_write *w = req->data;
-    struct peer *p = w->peer;
-
-    p->write = NULL;
-    free_write(p, w);
-    if (p->state >= PEER_LIMBO)
-        return;
-    if (status < 0) {
-        close_broken(p, status);
-        return;
-    }
+    free_write(p);
     if (p->state == PEER_SESSION)
         tq_deadline_clear(&p->server->deadlines, &p->deadline);
     native_peer_sent(p); /* may write what has come in meanwhile */
@@ -235,22 +274,26 @@ static void on_write(uv_write_t *req, int status)
     server_peer_gone(p->server); /* a stop may have waited for this reply */
 }
 
-/* Begins to write w, whose bytes begin at `data`. */
+static void write_more(struct peer *p)
+{
+    struct peer_write *w = p->write;
+    int n = peer_try_write(p, tq_span(w->at, w->left));
+
+    if (n < 0)
+        return;
+    w->at += n;
+    w->left -= (size_t)n;
+    if (w->left == 0)
+        on_sent(p);
+}
+
+/* What is left of w begins at `data`; it goes when the socket has room. */
 static void begin_write(struct peer *p, struct peer_write *w, const uint8_t *data, size_t len)
 {
-    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)data, (unsigned)len);
-    int rv;
-
-    w->peer = p;
-    w->req.data = w;
-    w->left_before = len;
-    rv = uv_write(&w->req, (uv_stream_t *)&p->tcp, &buf, 1, on_write);
-    if (rv != 0) {
-        free_write(p, w);
-        close_broken(p, rv);
-        return;
-    }
+    w->at = data;
+    w->left = w->left_before = len;
     p->write = w;
+    watch(p);
     if (p->state == PEER_SESSION)
         peer_set_deadline(p, p->server->config->limits.write_timeout_ms);
 }
@@ -291,14 +334,18 @@ void peer_send_rest(struct peer *p, struct tq_buf *take_buf, size_t offset)
 
 int peer_try_write(struct peer *p, struct tq_span bytes)
 {
-    uv_buf_t buf = uv_buf_init((char *)(uintptr_t)bytes.data, (unsigned)bytes.len);
-    int n = uv_try_write((uv_stream_t *)&p->tcp, &buf, 1);
+    ssize_t n;
 
-    if (n == UV_EAGAIN)
+    do
+        n = send(p->fd, bytes.data, bytes.len, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        return (int)n; /* the kernel takes less than 2 GiB at once */
+    if (errno == EAGAIN || errno == ENOBUFS)
         return 0;
-    if (n < 0)
-        close_broken(p, n);
-    return n;
+    n = uv_translate_sys_error(errno);
+    close_broken(p, (int)n);
+    return (int)n;
 }
 
 bool peer_send(struct peer *p, struct tq_span bytes, struct tq_body *take_body)
@@ -328,7 +375,7 @@ bool peer_still_waits(const struct peer *p)
 
     if (!may_pipeline && tq_frame_partial(&p->session.frames))
         return false;
-    n = recv(peer_fd(p), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    n = recv(p->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     if (n > 0)
         return may_pipeline;
     return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
@@ -354,10 +401,8 @@ static void on_open(struct peer *p)
 static void refuse(struct peer *p)
 {
     peer_set_state(p, PEER_REFUSED);
-    if (p->reading) {
-        uv_read_stop((uv_stream_t *)&p->tcp);
-        p->reading = false;
-    }
+    p->reading = false;
+    watch(p);
     peer_set_deadline(p, p->server->config->limits.auth_failure_delay_ms);
 }
 
@@ -399,13 +444,18 @@ static bool may_process(const struct peer *p)
     return p->write == NULL && !(p->server->config->wait_pipelined && pydialect_waits(p));
 }
 
+static bool stash_is_long(const struct peer *p)
+{
+    return stash_len(p) >= p->server->config->limits.input_bytes / 2;
+}
+
 /* Does its input go on arriving? Python's is kept while a reply is on its way; a native peer is not read from
  * while something of it is still to be looked at. */
 static bool may_read(const struct peer *p)
 {
     if (peer_is_native(p))
-        return p->stash.len == 0 && may_process(p);
-    return p->write == NULL && p->stash.len < p->stash.max / 2;
+        return stash_len(p) == 0 && may_process(p);
+    return p->write == NULL && !stash_is_long(p);
 }
 
 static void on_frame(struct peer *p, struct tq_span frame)
@@ -441,11 +491,23 @@ static void process(struct peer *p, struct tq_span *in)
     }
 }
 
+/* 0, TQ_ELIMIT, TQ_ENOMEM. */
+static int add_to_stash(struct peer *p, struct tq_span in)
+{
+    if (p->stash == NULL) {
+        p->stash = tq_malloc(sizeof(*p->stash));
+        if (p->stash == NULL)
+            return TQ_ENOMEM;
+        tq_buf_init(p->stash, p->server->config->limits.input_bytes);
+    }
+    return tq_buf_append(p->stash, in.data, in.len);
+}
+
 static void keep_rest(struct peer *p, struct tq_span in)
 {
     if (in.len == 0 || p->state >= PEER_LIMBO || p->state == PEER_REFUSED || p->close_after_write)
         return;
-    if (tq_buf_append(&p->stash, in.data, in.len) != TQ_OK) {
+    if (add_to_stash(p, in) != TQ_OK) {
         p->server->counters.protocol_errors++;
         peer_close(p, "it sends without reading its replies");
     }
@@ -453,23 +515,17 @@ static void keep_rest(struct peer *p, struct tq_span in)
 
 static void process_stash(struct peer *p)
 {
-    struct tq_buf taken = p->stash;
-    struct tq_span in = tq_buf_span(&taken);
+    struct tq_buf *taken = p->stash;
+    struct tq_span in;
 
-    if (taken.len == 0)
+    if (taken == NULL)
         return;
-    tq_buf_init(&p->stash, taken.max);
+    p->stash = NULL;
+    in = tq_buf_span(taken);
     process(p, &in);
     keep_rest(p, in);
-    tq_buf_deinit(&taken);
-}
-
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
-{
-    struct server *s = peer_of(handle->data)->server;
-
-    (void)suggested;
-    *buf = uv_buf_init((char *)s->read_buffer, sizeof(s->read_buffer));
+    tq_buf_deinit(taken);
+    tq_free(taken);
 }
 
 static void read_ended(struct peer *p, int err)
@@ -481,7 +537,7 @@ static void read_ended(struct peer *p, int err)
 
 static void take_input(struct peer *p, struct tq_span in)
 {
-    if (p->stash.len > 0) {
+    if (stash_len(p) > 0) {
         keep_rest(p, in);
         if (p->state < PEER_LIMBO && may_process(p))
             process_stash(p);
@@ -493,43 +549,54 @@ static void take_input(struct peer *p, struct tq_span in)
 
 static bool must_pause(const struct peer *p)
 {
-    return peer_is_native(p) ? !may_read(p) : p->stash.len >= p->stash.max / 2;
+    return peer_is_native(p) ? !may_read(p) : stash_is_long(p);
 }
 
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+/* Once a turn of the loop: whoever sends much does not keep others waiting. */
+static void read_some(struct peer *p)
 {
-    struct peer *p = peer_of(stream->data);
+    struct server *s = p->server;
+    ssize_t n = recv(p->fd, s->read_buffer, sizeof(s->read_buffer), 0);
 
-    if (n == 0)
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (n < 0) {
-        read_ended(p, (int)n);
+    if (n <= 0) {
+        read_ended(p, n == 0 ? UV_EOF : uv_translate_sys_error(errno));
         return;
     }
-    take_input(p, tq_span(buf->base, (size_t)n));
+    take_input(p, tq_span(s->read_buffer, (size_t)n));
     if (p->state >= PEER_LIMBO)
         return;
     if (peer_is_native(p))
         native_peer_read(p);
     else if (p->state != PEER_SESSION || tq_frame_partial(&p->session.frames))
         quickack(p);
-    if (p->state < PEER_LIMBO && p->reading && must_pause(p)) { /* it goes on when the reply is out */
-        uv_read_stop(stream);
+    if (p->state < PEER_LIMBO && must_pause(p)) { /* it goes on when the reply is out */
         p->reading = false;
+        watch(p);
     }
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events)
+{
+    struct peer *p = peer_of(poll->data);
+
+    if (status < 0) { /* the socket has an error: the call meets it; the loop has stopped looking */
+        events = p->watched;
+        p->watched = 0;
+    }
+    if ((events & UV_READABLE) != 0 && p->reading)
+        read_some(p);
+    if (p->state < PEER_LIMBO && (events & UV_WRITABLE) != 0 && p->write != NULL)
+        write_more(p);
+    if (p->state < PEER_LIMBO)
+        watch(p);
 }
 
 static void start_reading(struct peer *p)
 {
-    int rv;
-
-    if (p->reading)
-        return;
-    rv = uv_read_start((uv_stream_t *)&p->tcp, on_alloc, on_read);
-    if (rv != 0)
-        peer_close(p, uv_strerror(rv));
-    else
-        p->reading = true;
+    p->reading = true;
+    watch(p);
 }
 
 /* ---- effects, deadlines ---- */
@@ -538,10 +605,14 @@ static void start_reading(struct peer *p)
  * effects must not be overtaken. */
 void peer_resume_later(struct peer *p)
 {
-    if (p->state != PEER_SESSION || p->resuming || (p->stash.len == 0 && p->reading))
+    struct server *s = p->server;
+
+    if (p->state != PEER_SESSION || p->resuming || (stash_len(p) == 0 && p->reading))
         return;
     p->resuming = true;
-    DL_APPEND2(p->server->resuming, p, resume_prev, resume_next);
+    p->resume_next = NULL;
+    *(s->resuming != NULL ? &s->resuming_last->resume_next : &s->resuming) = p;
+    s->resuming_last = p;
 }
 
 void peer_resume_all(struct server *s)
@@ -558,10 +629,8 @@ void peer_resume_all(struct server *s)
 
 static void on_write_deadline(struct peer *p)
 {
-    size_t left = uv_stream_get_write_queue_size((uv_stream_t *)&p->tcp);
-
-    if (p->write != NULL && left < p->write->left_before) {
-        p->write->left_before = left;
+    if (p->write != NULL && p->write->left < p->write->left_before) {
+        p->write->left_before = p->write->left;
         peer_set_deadline(p, p->server->config->limits.write_timeout_ms);
         return;
     }
@@ -603,22 +672,17 @@ void peer_on_deadline(struct tq_deadline *d)
 
 /* ---- accepting ---- */
 
-static void read_address(struct peer *p)
+static void read_address(struct peer *p, const struct sockaddr_storage *ss)
 {
-    struct sockaddr_storage ss;
-    int len = sizeof(ss);
-
     memset(p->addr.bytes, 0, sizeof(p->addr.bytes));
-    if (uv_tcp_getpeername(&p->tcp, (struct sockaddr *)&ss, &len) != 0)
-        return;
-    if (ss.ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)&ss;
+    if (ss->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)ss;
 
         p->addr.bytes[10] = p->addr.bytes[11] = 0xff;
         memcpy(p->addr.bytes + 12, &in->sin_addr, 4);
         p->port = ntohs(in->sin_port);
-    } else if (ss.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)&ss;
+    } else if (ss->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)ss;
 
         memcpy(p->addr.bytes, &in->sin6_addr, 16);
         p->port = ntohs(in->sin6_port);
@@ -654,83 +718,51 @@ static int begin_handshake(struct peer *p)
     return TQ_OK;
 }
 
-static void free_unopened(uv_handle_t *handle)
-{
-    struct peer *p = handle->data;
-    struct server *s = p->server;
-
-    DL_DELETE(s->peers, p);
-    s->peer_count--;
-    tq_free(p);
-    server_peer_gone(s);
-}
-
-static void on_shed(uv_handle_t *handle)
-{
-    struct server *s = handle->data;
-
-    s->shed_busy = false;
-    for (unsigned i = 0; i < s->listener_count && !s->stopping; i++) {
-        if (s->shed_waiting[i]) {
-            s->shed_waiting[i] = false;
-            peer_accept(s, (uv_stream_t *)&s->listeners[i]);
-        }
-    }
-}
-
-/* No memory for a peer: the connection must be taken all the same, or the listener would stay silent. */
-static void shed(struct server *s, uv_stream_t *listener)
-{
-    if (s->shed_busy) {
-        s->shed_waiting[(uv_tcp_t *)listener - s->listeners] = true;
-        return;
-    }
-    (void)uv_tcp_init(s->loop, &s->shed); /* cannot fail without an address family */
-    s->shed.data = s;
-    s->shed_busy = true;
-    s->counters.over_connections++;
-    (void)uv_accept(listener, (uv_stream_t *)&s->shed);
-    uv_close((uv_handle_t *)&s->shed, on_shed);
-}
-
-void peer_accept(struct server *s, uv_stream_t *listener)
+/* Its memory; NULL when there is none. */
+static struct peer *new_peer(struct server *s, int fd)
 {
     struct peer *p = tq_calloc(1, sizeof(*p));
-    int rv;
 
-    if (p == NULL || uv_tcp_init(s->loop, &p->tcp) != 0) {
+    if (p == NULL)
+        return NULL;
+    if (tq_session_init_server(&p->session, &s->session_limits, &s->auth_registry, s->keys.auth,
+                               s->keys.count, s->config->refuse_md5) != TQ_OK ||
+        uv_poll_init(s->loop, &p->poll, fd) != 0) {
+        tq_session_deinit(&p->session);
         tq_free(p);
-        shed(s, listener);
-        return;
+        return NULL;
     }
     p->tag = PEER_TAG;
     p->server = s;
-    p->tcp.data = p;
+    p->fd = fd;
+    p->poll.data = p;
     p->deadline.kind = SERVER_DEADLINE_PEER;
-    DL_APPEND(s->peers, p);
-    s->peer_count++;
+    return p;
+}
+
+void peer_accept(struct server *s, int take_fd, const struct sockaddr_storage *from)
+{
+    struct peer *p = NULL;
+    int on = 1;
+    int rv;
+
     s->counters.accepted++;
-    rv = uv_accept(listener, (uv_stream_t *)&p->tcp);
-    if (rv == 0 && s->peer_count > s->config->limits.connections) {
-        s->counters.over_connections++;
+    if (s->peer_count >= s->config->limits.connections)
         tq_log(TQ_LOG_WARN, "TOO-MANY-CONNECTIONS",
                "max=%llu: a connection was refused remedy=\"raise --max-connections\"",
                (unsigned long long)s->config->limits.connections);
-        rv = UV_EMFILE;
-    }
-    if (rv == 0) {
-        tq_buf_init(&p->stash, s->config->limits.input_bytes);
-        rv = tq_session_init_server(&p->session, &s->session_limits, &s->auth_registry, s->keys.auth,
-                                    s->keys.count, s->config->refuse_md5);
-    }
-    if (rv != 0) {
-        peer_set_state(p, PEER_CLOSING);
-        uv_close((uv_handle_t *)&p->tcp, free_unopened);
+    else
+        p = new_peer(s, take_fd);
+    if (p == NULL) {
+        s->counters.over_connections++;
+        (void)close(take_fd);
         return;
     }
-    (void)uv_tcp_nodelay(&p->tcp, 1);
+    DL_APPEND(s->peers, p);
+    s->peer_count++;
+    (void)setsockopt(take_fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     quickack(p);
-    read_address(p);
+    read_address(p, from);
     rv = begin_handshake(p);
     if (rv != TQ_OK)
         peer_close(p, tq_strerror(rv));

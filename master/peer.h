@@ -32,30 +32,31 @@ struct peer {
     uint16_t port;   /* of the other side */
     uint8_t state;   /* enum peer_state; peer_set_state writes it */
     uint8_t gone_by; /* native: enum native_closed */
-    bool close_after_write;
-    bool reading;
-    bool handle_closed;
-    bool resuming; /* in server.resuming */
-    bool revoked;  /* its key is gone: it is about to be closed */
+    int fd;          /* read and written here; the loop only tells when it is ready */
+    uint8_t watched; /* enum uv_poll_event: what the loop looks for */
+    bool close_after_write : 1;
+    bool reading : 1;
+    bool handle_closed : 1;
+    bool resuming : 1;  /* in server.resuming */
+    bool revoked : 1;   /* its key is gone: it is about to be closed */
+    bool is_native : 1; /* from its first native request on */
     struct server *server;
     struct peer *prev, *next;
-    struct peer *resume_prev, *resume_next;
     struct halfopen_addr addr;
-    uv_tcp_t tcp;
+    uv_poll_t poll;
     struct tq_session session;
     struct tq_deadline deadline;
     struct peer_write *write; /* NULL: nothing pending */
-    struct tq_buf stash;      /* input that waits for the pending write */
+    struct tq_buf *stash;     /* input that waits for the pending write; NULL: none */
     union {
         struct halfopen_entry halfopen; /* before it is authenticated */
         struct {                        /* after that */
             struct access_cache access;
-            /* The dialect's own, set when its session begins; NULL: nothing waits. The keys were reloaded: a
-             * call that waits and that access_allowed refuses now ends with that error; if `revoked`, all
-             * that wait end without a word (the peer is closed soon). Gives nothing back to a queue. */
-            void (*on_rights_changed)(struct peer *p);
-            struct pypeer *python;        /* its session; NULL: it has none */
-            struct native_socket *native; /* from its first request on; NULL: it is no native peer */
+            struct peer *resume_next;
+            union {
+                struct pypeer *python;        /* its session; NULL: it has none */
+                struct native_socket *native; /* if is_native */
+            };
         };
     };
 };
@@ -67,15 +68,18 @@ static inline bool peer_is_half_open(const struct peer *p)
 }
 static inline bool peer_is_native(const struct peer *p)
 {
-    return !peer_is_half_open(p) && p->native != NULL;
+    return p->is_native;
 }
 
-/* Accepts from a listener. */
-void peer_accept(struct server *s, uv_stream_t *listener);
+/* A connection that was accepted; the descriptor is taken over. */
+void peer_accept(struct server *s, int take_fd, const struct sockaddr_storage *from);
 /* Closes; `why` goes to the debug log. Repeatable. */
 void peer_close(struct peer *p, const char *why);
 /* Closes without waiting for a verdict; p may be freed. */
 void peer_kill(struct peer *p, const char *why);
+/* The keys were reloaded: a call that waits and that access_allowed refuses now ends with that error; if
+ * `revoked`, all that wait end without a word (the peer is closed soon). Gives nothing back to a queue. */
+void peer_rights_changed(struct peer *p);
 /* Its call is over: the input behind it is looked at before the loop sleeps. */
 void peer_resume_later(struct peer *p);
 /* Goes on with the input of peers whose replies have gone out; called once a turn of the loop. */

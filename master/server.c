@@ -13,7 +13,9 @@
 #include "master/peer.h"
 #include "proto/python/item.h"
 
-#define LISTEN_BACKLOG 65535 /* the kernel cuts it to its own limit; a small one makes clients hang */
+/* Deadlines in one turn of the loop: so many, or so long. */
+#define DUE_MAX 2048u
+#define DUE_NS  4000000u
 
 uint64_t server_now_ms(const struct server *s)
 {
@@ -27,15 +29,19 @@ static void run_effects(struct server *s)
     if (s->running_effects)
         return;
     s->running_effects = true;
-    for (size_t i = 0; i < s->effects.count; i++) {
-        /* a copy: carrying it out may step the broker, and the list may move; what it owns is released
-         * below, with the list */
-        struct broker_effect fx = s->effects.list[i];
-        struct endpoint *ep = (struct endpoint *)fx.session;
+    while (s->effects.count > 0) {
+        /* carrying one out may step the broker, whose effects then go to the other list */
+        struct broker_effects now = s->effects;
 
-        ep->on_effect(ep, &fx);
+        s->effects = s->effects_spare;
+        for (size_t i = 0; i < now.count; i++) {
+            struct endpoint *ep = (struct endpoint *)now.list[i].session;
+
+            ep->on_effect(ep, &now.list[i]);
+        }
+        broker_effects_clear(&now);
+        s->effects_spare = now;
     }
-    broker_effects_clear(&s->effects);
     s->running_effects = false;
 }
 
@@ -106,28 +112,39 @@ int server_remove_queue(struct server *s, struct broker_queue *queue)
 
 /* ---- the one timer ---- */
 
+static void on_due(struct server *s, struct tq_deadline *d)
+{
+    struct broker_event ev = {.kind = BROKER_DUE, .deadline = d};
+
+    switch (d->kind & SERVER_DEADLINE_MASK) {
+    case SERVER_DEADLINE_BROKER:
+        (void)server_step(s, &ev);
+        break;
+    case SERVER_DEADLINE_PEER:
+        peer_on_deadline(d);
+        break;
+    case SERVER_DEADLINE_NATIVE:
+        native_on_deadline(s->native, d);
+        break;
+    default:
+        server_close(s);
+    }
+}
+
+/* A million tasks may come due at once: peers get their turn in between. What is left over is due already, so
+ * on_prepare sets the timer to 0 ms. */
 static void on_timer(uv_timer_t *timer)
 {
     struct server *s = timer->data;
+    uint64_t until_ns = uv_hrtime() + DUE_NS;
     struct tq_deadline *d;
 
     s->timer_at_ms = UINT64_MAX;
-    while (!s->stopped && (d = tq_deadlines_pop_due(&s->deadlines, server_now_ms(s))) != NULL) {
-        struct broker_event ev = {.kind = BROKER_DUE, .deadline = d};
-
-        switch (d->kind & SERVER_DEADLINE_MASK) {
-        case SERVER_DEADLINE_BROKER:
-            (void)server_step(s, &ev);
-            break;
-        case SERVER_DEADLINE_PEER:
-            peer_on_deadline(d);
-            break;
-        case SERVER_DEADLINE_NATIVE:
-            native_on_deadline(s->native, d);
-            break;
-        default:
-            server_close(s);
-        }
+    for (unsigned n = 1; !s->stopped && (d = tq_deadlines_pop_due(&s->deadlines, server_now_ms(s))) != NULL;
+         n++) {
+        on_due(s, d);
+        if (n % 32 == 0 && (n >= DUE_MAX || uv_hrtime() >= until_ns))
+            return;
     }
 }
 
@@ -208,24 +225,28 @@ static void address_text(const struct sockaddr_storage *ss, char out[80])
     }
 }
 
-static void on_connection(uv_stream_t *listener, int status)
+static void on_connection(void *ctx, int take_fd, const struct sockaddr_storage *from)
 {
-    struct server *s = listener->data;
+    peer_accept(ctx, take_fd, from);
+}
 
-    if (status < 0) {
-        tq_log(TQ_LOG_WARN, "ACCEPT-FAILED", "err=\"%s\"", uv_strerror(status));
-        return;
-    }
-    if (!s->stopping)
-        peer_accept(s, listener);
+static void on_accept_failed(void *ctx, int err)
+{
+    struct server *s = ctx;
+
+    if (err == UV_EMFILE || err == UV_ENFILE)
+        s->counters.over_connections++;
+    tq_log(TQ_LOG_WARN, "ACCEPT-FAILED", "err=\"%s\"%s", uv_strerror(err),
+           err == UV_EMFILE
+               ? ": a connection was refused remedy=\"raise the limit of open files (ulimit -n)\""
+               : "");
 }
 
 static int listen_on(struct server *s, unsigned i, char ret_text[80], char err[TQ_OPT_ERROR_MAX])
 {
     const struct config *c = s->config;
     struct sockaddr_storage ss;
-    uv_tcp_t *tcp = &s->listeners[i];
-    int len = sizeof(ss);
+    struct listener *l = &s->listeners[i];
     int rv = resolve(s, c->listen[i].host, c->listen[i].port, &ss, err);
 
     if (rv != TQ_OK)
@@ -238,16 +259,10 @@ static int listen_on(struct server *s, unsigned i, char ret_text[80], char err[T
         if (s->network_address[0] == '\0')
             memcpy(s->network_address, ret_text, sizeof(s->network_address));
     }
-    rv = uv_tcp_init(s->loop, tcp);
-    if (rv == 0) {
+    *l = (struct listener){.on_connection = on_connection, .on_error = on_accept_failed, .ctx = s};
+    rv = listener_open(l, s->loop, &ss);
+    if (rv == 0)
         s->listener_count++;
-        tcp->data = s;
-        rv = uv_tcp_bind(tcp, (const struct sockaddr *)&ss, 0);
-    }
-    if (rv == 0)
-        rv = uv_listen((uv_stream_t *)tcp, LISTEN_BACKLOG, on_connection);
-    if (rv == 0)
-        rv = uv_tcp_getsockname(tcp, (struct sockaddr *)&ss, &len);
     if (rv != 0) {
         const char *remedy = rv == UV_EADDRINUSE ? "another program has it: stop that, or take another port"
                              : rv == UV_EADDRNOTAVAIL ? "it is no address of this machine"
@@ -474,7 +489,7 @@ void server_close(struct server *s)
         peer_kill(p, "the daemon stops"); /* frees nobody but p */
     }
     for (unsigned i = 0; i < s->listener_count; i++)
-        close_handle((uv_handle_t *)&s->listeners[i]);
+        listener_close(&s->listeners[i]);
     if (!s->handles_open)
         return;
     close_handle((uv_handle_t *)&s->timer);
@@ -529,7 +544,7 @@ void server_stop(struct server *s, const char *why, int exit_status)
     tq_log(TQ_LOG_INFO, "STOP", "why=\"%s\"", why);
     report(s);
     for (unsigned i = 0; i < s->listener_count; i++)
-        close_handle((uv_handle_t *)&s->listeners[i]);
+        listener_close(&s->listeners[i]);
     /* Not at once: whoever asked for the stop may stand on the stack, and its reply be on the way. */
     (void)tq_deadline_set(&s->deadlines, &s->drain_deadline,
                           server_now_ms(s) + (replies_pending(s) ? s->config->limits.drain_timeout_ms : 0));
@@ -547,6 +562,7 @@ void server_deinit(struct server *s)
     demo_stop(s);
     native_peer_close(s);
     broker_effects_deinit(&s->effects);
+    broker_effects_deinit(&s->effects_spare);
     broker_free(s->broker);
     pyregistry_free(s->registry);
     pyrefs_deinit(&s->refs);

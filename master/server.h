@@ -11,6 +11,7 @@
 #include "master/config.h"
 #include "master/endpoint.h"
 #include "master/halfopen.h"
+#include "master/listener.h"
 #include "master/native/native.h"
 #include "master/python/registry.h"
 #include "master/python/refs.h"
@@ -40,7 +41,7 @@ enum server_deadline {
 struct server {
     uv_loop_t *loop;
     const struct config *config;
-    uv_tcp_t listeners[CONFIG_LISTEN_MAX];
+    struct listener listeners[CONFIG_LISTEN_MAX];
     unsigned listener_count;
     bool handles_open;
     uv_timer_t timer;
@@ -54,6 +55,7 @@ struct server {
     struct tq_deadline drain_deadline;
     struct broker *broker;
     struct broker_effects effects;
+    struct broker_effects effects_spare; /* empty */
     bool running_effects;
     uint64_t memory_bytes; /* what bodies may take; 0: no limit */
     struct native *native;
@@ -71,11 +73,9 @@ struct server {
     struct halfopen halfopen;
     struct peer *peers; /* list */
     size_t peer_count;
-    struct peer *resuming; /* list: input to be looked at before the loop sleeps */
+    struct peer *resuming; /* list by resume_next: input to be looked at before the loop sleeps */
+    struct peer *resuming_last;
     struct demo *demo;
-    uv_tcp_t shed; /* takes a connection for which there is no memory */
-    bool shed_waiting[CONFIG_LISTEN_MAX];
-    bool shed_busy;
     struct tq_buf scratch; /* replies are composed here */
     struct server_counters counters;
     bool stopping;

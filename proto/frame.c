@@ -12,6 +12,13 @@
 /* First allocation for a frame in pieces: most requests that do not fit one read are small. */
 #define FIRST_BYTES 256
 
+static void free_acc(struct tq_frame_reader *r)
+{
+    tq_free(r->acc.data);
+    r->acc.data = NULL;
+    r->acc.len = r->acc.cap = 0;
+}
+
 void tq_frame_reader_init(struct tq_frame_reader *r, size_t max_bytes)
 {
     *r = (struct tq_frame_reader){.max_bytes = max_bytes};
@@ -19,7 +26,7 @@ void tq_frame_reader_init(struct tq_frame_reader *r, size_t max_bytes)
 
 void tq_frame_reader_deinit(struct tq_frame_reader *r)
 {
-    tq_buf_deinit(&r->acc);
+    free_acc(r);
     *r = (struct tq_frame_reader){.max_bytes = r->max_bytes};
 }
 
@@ -38,14 +45,14 @@ void tq_frame_reader_trim(struct tq_frame_reader *r)
 {
     if (tq_frame_partial(r))
         return;
-    tq_buf_deinit(&r->acc);
+    free_acc(r);
     r->delivered = false;
 }
 
 static int fail(struct tq_frame_reader *r, int err)
 {
-    tq_buf_deinit(&r->acc);
-    r->err = err;
+    free_acc(r);
+    r->err = (int16_t)err;
     return err;
 }
 
@@ -86,12 +93,11 @@ static int read_header(struct tq_frame_reader *r, struct tq_span *in)
 /* Keeps n more bytes of the frame. Capacity at most doubles and never passes the frame's length. */
 static int accumulate(struct tq_frame_reader *r, struct tq_span *in, size_t n)
 {
-    struct tq_buf *acc = &r->acc;
     size_t length = (size_t)r->length; /* <= max_bytes */
 
-    if (acc->cap - acc->len < n) {
-        size_t need = acc->len + n;
-        size_t cap = acc->cap <= SIZE_MAX / 2 ? acc->cap * 2 : SIZE_MAX;
+    if (r->acc.cap - r->acc.len < n) {
+        size_t need = r->acc.len + n;
+        size_t cap = r->acc.cap <= SIZE_MAX / 2 ? r->acc.cap * 2 : SIZE_MAX;
         uint8_t *data;
 
         if (cap < FIRST_BYTES)
@@ -100,14 +106,14 @@ static int accumulate(struct tq_frame_reader *r, struct tq_span *in, size_t n)
             cap = need;
         if (cap > length)
             cap = length;
-        data = tq_realloc(acc->data, cap);
+        data = tq_realloc(r->acc.data, cap);
         if (data == NULL)
             return fail(r, TQ_ENOMEM);
-        acc->data = data;
-        acc->cap = cap;
+        r->acc.data = data;
+        r->acc.cap = cap;
     }
-    memcpy(acc->data + acc->len, in->data, n);
-    acc->len += n;
+    memcpy(r->acc.data + r->acc.len, in->data, n);
+    r->acc.len += n;
     in->data += n;
     in->len -= n;
     return TQ_OK;
@@ -143,7 +149,7 @@ int tq_frame_next(struct tq_frame_reader *r, struct tq_span *in, struct tq_span 
             return rv;
         if (r->acc.len < r->length)
             return TQ_FRAME_MORE;
-        *ret_payload = tq_buf_span(&r->acc);
+        *ret_payload = tq_span(r->acc.data, r->acc.len);
         r->delivered = true;
     }
     r->header_len = 0;

@@ -18,14 +18,17 @@ enum tq_frame_result {
 };
 
 struct tq_frame_reader {
-    size_t max_bytes;   /* cap of the next frame's payload */
-    uint8_t header[12]; /* header bytes seen so far */
-    uint8_t header_len; /* 0 between frames */
-    bool have_length;   /* header complete: length is valid */
-    bool delivered;     /* acc holds a frame already handed out */
-    int err;            /* once set it stays */
-    uint64_t length;    /* payload bytes of the current frame */
-    struct tq_buf acc;  /* payload of a frame that arrives in pieces */
+    size_t max_bytes;     /* cap of the next frame's payload */
+    uint8_t header[12];   /* header bytes seen so far */
+    uint8_t header_len;   /* 0 between frames */
+    bool have_length : 1; /* header complete: length is valid */
+    bool delivered : 1;   /* acc holds a frame already handed out */
+    int16_t err;          /* once set it stays */
+    uint64_t length;      /* payload bytes of the current frame */
+    struct {
+        uint8_t *data;
+        size_t len, cap;
+    } acc; /* payload of a frame that arrives in pieces */
 };
 
 void tq_frame_reader_init(struct tq_frame_reader *r, size_t max_bytes);

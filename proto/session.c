@@ -15,7 +15,9 @@
  *   failed             for good
  */
 struct tq_session_handshake {
+    const struct tq_session_limits *limits; /* borrowed */
     struct tq_auth auth;
+    uint32_t seen; /* frames so far */
     bool done;
     size_t out_len;
     uint8_t out[OUT_BYTES];
@@ -24,7 +26,7 @@ struct tq_session_handshake {
 static int init(struct tq_session *s, const struct tq_session_limits *limits, bool server)
 {
     TQ_ASSERT(limits->preauth_frame_bytes <= TQ_AUTH_FRAME_MAX_BYTES);
-    *s = (struct tq_session){.limits = limits, .server = server};
+    *s = (struct tq_session){.server = server};
     tq_frame_reader_init(&s->frames, limits->preauth_frame_bytes);
     s->handshake = tq_calloc(1, sizeof(*s->handshake));
     if (s->handshake == NULL) {
@@ -32,6 +34,7 @@ static int init(struct tq_session *s, const struct tq_session_limits *limits, bo
         s->err = TQ_ENOMEM;
         return TQ_ENOMEM;
     }
+    s->handshake->limits = limits;
     return TQ_OK;
 }
 
@@ -143,12 +146,13 @@ static void tell_failure(struct tq_session *s, int err, struct tq_span send, str
 
 static void tell_open(struct tq_session *s, struct tq_session_event *ev)
 {
+    uint64_t frame_bytes = s->handshake->limits->frame_bytes;
+
     s->key_index = (uint32_t)s->handshake->auth.key_index;
     s->auth_dialect = (uint8_t)s->handshake->auth.dialect;
     s->open = true;
     free_handshake(s);
-    tq_frame_reader_set_max(&s->frames,
-                            s->limits->frame_bytes > SIZE_MAX ? SIZE_MAX : (size_t)s->limits->frame_bytes);
+    tq_frame_reader_set_max(&s->frames, frame_bytes > SIZE_MAX ? SIZE_MAX : (size_t)frame_bytes);
     ev->kind = TQ_SESSION_OPEN;
 }
 
@@ -161,7 +165,7 @@ static bool take_handshake(struct tq_session *s, struct tq_span frame, struct tq
     struct tq_span send;
     int rv;
 
-    if (++s->preauth_seen > s->limits->preauth_frames) {
+    if (++h->seen > h->limits->preauth_frames) {
         tell_failure(s, TQ_ELIMIT, nothing, ev);
         return true;
     }

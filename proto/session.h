@@ -35,16 +35,14 @@ struct tq_session_limits {
 
 struct tq_session_handshake; /* private */
 
-/* 112 bytes and no heap while an authenticated connection idles. */
+/* 80 bytes and no heap while an authenticated connection idles. */
 struct tq_session {
-    const struct tq_session_limits *limits; /* borrowed */
     struct tq_session_handshake *handshake; /* heap: its state and send buffer, until OPEN is told */
     struct tq_frame_reader frames;
-    uint32_t preauth_seen; /* frames of the handshake so far */
-    uint32_t key_index;    /* which key the peer proved, valid after OPEN */
-    int err;               /* of the failure */
-    uint8_t dialect;       /* enum tq_dialect */
-    uint8_t auth_dialect;  /* enum tq_auth_dialect, valid after OPEN */
+    uint32_t key_index;   /* which key the peer proved, valid after OPEN */
+    int err;              /* of the failure */
+    uint8_t dialect;      /* enum tq_dialect */
+    uint8_t auth_dialect; /* enum tq_auth_dialect, valid after OPEN */
     bool server;
     bool open;
     bool failed;

@@ -232,7 +232,7 @@ static int parse(struct options *o, int argc, char **argv)
         {.name = "to",
          .type = TQ_OPT_STRING,
          .arg = "QUEUE",
-         .dflt = "where the task or its queue says; of python: result_queue",
+         .dflt = "where the task or its queue says, else result_queue",
          .set = set_to,
          .help = "put results into this queue"},
         {.name = "jobs",

@@ -84,8 +84,7 @@ static int make_done(struct native_link *n, const struct credit_call *call)
 
     for (h = call->sent; h != NULL; h = h->next)
         fill_end(&ends[count++], job_of(h));
-    return tq_native_put_done(&n->out, call->msgid, ends, count,
-                              conf->to_given ? tq_span_str(conf->to) : tq_span(NULL, 0),
+    return tq_native_put_done(&n->out, call->msgid, ends, count, tq_span_str(conf->to), !conf->to_given,
                               call->credit > 0 ? &get : NULL);
 }
 
@@ -110,7 +109,8 @@ static void ask_for_to(struct native_link *n)
 {
     n->to_call = credit_msgid(&n->credit);
     tq_buf_clear(&n->out);
-    if (tq_native_put_done(&n->out, n->to_call, NULL, 0, tq_span_str(n->agent->conf->to), NULL) != TQ_OK)
+    if (tq_native_put_done(&n->out, n->to_call, NULL, 0, tq_span_str(n->agent->conf->to), false, NULL) !=
+        TQ_OK)
         native_link_no_memory(n);
     else
         (void)native_link_write(n);
@@ -287,11 +287,11 @@ static void refused(struct native_link *n, bool to, struct tq_span code, struct 
 {
     const struct agent_conf *conf = n->agent->conf;
     bool queue = tq_span_is(code, "queue_unknown") || tq_span_is(code, "denied");
-    char line[LINK_TEXT_MAX], why[100];
+    char line[LINK_TEXT_MAX], why[300];
 
     tq_log_quote(why, sizeof(why), text.data, text.len);
     if (tq_span_is(code, "queue_unknown"))
-        snprintf(line, sizeof(line), "%s has no queue '%s' (%s): name one that it has by --%s",
+        snprintf(line, sizeof(line), "%s has no queue '%s' (%.100s): name one that it has by --%s",
                  n->link.peer->name, to ? conf->to : conf->from, why, to ? "to" : "from");
     else
         snprintf(line, sizeof(line), "%s refused a request: %s", n->link.peer->name, why);

@@ -20,7 +20,7 @@ class Master:
     meanwhile, like `lost`, is in notices."""
 
     def __init__(self, address=('127.0.0.1', 5000), authkey=b'abc', **hello):
-        self.notices = []
+        self.address, self.notices = address, []
         self.last_id = 0
         self.sock = socket.create_connection(address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -237,8 +237,7 @@ static void carry_out(struct server *s, const struct keys *old, const size_t *mo
     mark_revoked(s, old, moved);
     DL_FOREACH(s->peers, p)
     {
-        if (p->state == PEER_SESSION && p->on_rights_changed != NULL)
-            p->on_rights_changed(p);
+        peer_rights_changed(p);
     }
     if (s->on_keys_moved != NULL)
         s->on_keys_moved(s, moved, old->count);

@@ -31,7 +31,7 @@ unsigned access_rights(struct peer *p, const struct broker_queue *queue);
 /* Reads the keys again. If the files cannot be used, the old keys stay, and one line says why. Else, in this
  * order, each step for all peers:
  *   1. peer.session.key_index is the new index; who has no key any more is marked `revoked`
- *   2. peer.on_rights_changed: waits of the revoked end, and those that others may not make any more
+ *   2. peer_rights_changed: waits of the revoked end, and those that others may not make any more
  *   3. server.on_keys_moved: what is kept under a key without a connection
  *   4. peer_kill of the revoked: what they hold goes back to the front
  * Nobody else is touched. */

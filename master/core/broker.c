@@ -96,7 +96,7 @@ int broker_declare(struct broker *b, const char *name, const struct broker_queue
     struct broker_queue *q;
     int rv;
 
-    if (!broker_queue_name_is_good(name, len) || !broker_conf_is_good(conf) ||
+    if (!broker_queue_name_is_good(name, len) || !broker_conf_is_good(conf, name) ||
         (conf->kind == BROKER_PRIORITY && b->less == NULL))
         return TQ_EINVAL;
     if (broker_find(b, tq_span(name, len)) != NULL)

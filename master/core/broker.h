@@ -92,18 +92,22 @@ struct broker_wait;  /* opaque: a parked get, put, join or wait for a result */
 struct broker_session {
     bool native;
     bool open;
-    bool silent;               /* native: nothing heard of it; its leases wait out their grace */
+    bool silent; /* native: nothing heard of it; its leases wait out their grace */
+    uint32_t held_count;
+    union {
+        uint32_t held_explicit_count;
+        uint32_t freed_count;
+    };
+    uint32_t wait_count;
     struct tq_span worker;     /* name for results; borrowed until the close */
     struct broker_lease *held; /* Python: from ack=auto and ack=get queues; native: all. Oldest first */
-    struct broker_lease *held_explicit; /* Python: from ack=explicit queues, oldest first */
-    struct broker_lease *freed;         /* native: given back by BROKER_DETACH, and may be resumed */
+    union {
+        struct broker_lease *held_explicit; /* Python: from ack=explicit queues, oldest first */
+        struct broker_lease *freed;         /* native: given back by BROKER_DETACH, and may be resumed */
+    };
     struct broker_wait *waits;
     struct broker_session *prev; /* all open sessions */
     struct broker_session *next;
-    uint32_t held_count;
-    uint32_t held_explicit_count;
-    uint32_t freed_count;
-    uint32_t wait_count;
 };
 
 enum broker_format {
@@ -154,14 +158,15 @@ enum broker_event_kind {
     /* Calls of native sessions, each with one reply. */
     BROKER_DONE, /* id, epoch, payload (data NULL: no value), result_to. The task is gone and its result is in
                     place */
-    BROKER_FAIL, /* id, epoch, failure. Retried, or final */
+    BROKER_FAIL, /* id, epoch, failure, result_to. Retried, or final */
     BROKER_EXTEND,  /* id, epoch, wait_ms: the lease ends so many ms from now; 0: the queue's lease_ms */
     BROKER_RELEASE, /* id, epoch: given back unrun: front, attempt unchanged */
     BROKER_WAIT,    /* id (or queue and key), wait_mode, wait_ms: the result of a task */
     BROKER_REMOVE,  /* id: ready, delayed, leased (its session is told) or a result: gone. Outcome `canceled`
                        for  whoever waits, and as its result if it has a queue of its own for that */
     BROKER_RETRY,   /* id of a dead letter: back to the queue it came from, as new */
-    BROKER_PURGE,   /* queue: what is ready and delayed goes, in slices; number: how many */
+    BROKER_PURGE, /* queue: what is ready and delayed goes, in slices; number: how many. What is leased stays
+                     its session's, and comes back if that gives it back */
 };
 
 enum broker_wait_mode { BROKER_NO_WAIT, BROKER_WAIT_MS, BROKER_WAIT_FOREVER };
@@ -232,6 +237,7 @@ struct broker_event {
     struct tq_span key;
     struct broker_queue *result_to; /* done: where results without a queue of their own go, instead of the
                                        task queue's `result`; NULL: that */
+    bool result_to_last; /* result_to is only for what neither the task nor its queue has a queue for */
     const struct broker_failure *failure;
     const struct broker_lease_name *leases;
     uint32_t lease_count;
@@ -248,7 +254,7 @@ enum broker_outcome {
     BROKER_REPLY_SHUTDOWN,      /* queue.ShutDown; native: also a queue that was removed */
     BROKER_REPLY_TOO_MANY_DONE, /* ValueError: task_done() called too many times */
     BROKER_REPLY_TYPE_ERROR,    /* TypeError with text (items that cannot be ordered) */
-    BROKER_REPLY_NO_MEMORY,     /* the call had no effect; also: a body that can never fit the limit */
+    BROKER_REPLY_NO_MEMORY,     /* the call had no effect; also: a body that does not fit the limit */
     BROKER_REPLY_TOO_MANY_HELD, /* limits.held_per_session */
     /* native */
     BROKER_REPLY_OK,    /* join, shutdown; put: id; done, extend, release, remove, retry; fail: number 1 if it
@@ -303,7 +309,8 @@ struct broker_effect {
     int64_t number;
     uint64_t id;
     uint64_t commit;          /* may be carried out once this step number is committed; 0 = at once */
-    struct broker_view *copy; /* RESULT, KNOWN: owned by the effect, in one block with all that it borrows */
+    struct broker_view *copy; /* RESULT, KNOWN: owned by the effect, in one block with all that it borrows but
+                                 a large body, of which it has a reference */
     char *text;               /* TYPE_ERROR, REFUSED: owned by the effect, else NULL */
 };
 
@@ -321,10 +328,12 @@ typedef int (*broker_less_fn)(const struct broker_payload *a, const struct broke
 
 struct broker_limits {
     uint32_t queues; /* queues at once */
-    /* Bodies of all queues and leases, 0 = no limit. A put that does not fit, what it
-     * acknowledges taken off, finds the queue full. The last eighth is kept for sessions that hold a lease:
-     * a result that is refused would keep its task in memory for ever. Bodies of parked puts may take as
-     * much again. */
+    /* Bodies of all queues, leases and kept results, 0 = no limit. For a put that does not fit, what it
+     * acknowledges taken off, results give way that are kept although nobody asked for it by key, by
+     * retention or by a result of its own (`result` nil), the oldest first, a bounded number in a step; if
+     * that is not enough, it waits as if the queue were full, or is answered NO_MEMORY (Python: FULL). The
+     * last eighth is kept for sessions that hold a lease: a result that is refused would keep its task in
+     * memory for ever. Bodies of parked puts may take as much again. */
     uint64_t memory_bytes;
     uint32_t held_per_session; /* leases one session may hold (ack=explicit, native), 0 = no limit */
     uint8_t hash_key[16];      /* of the table of keys that producers chose: secret; results do not show it */
@@ -341,10 +350,11 @@ struct broker_stats {
     uint64_t resumed;  /* leases that came back to their session */
     uint64_t stale;    /* refused: an old epoch or somebody else's lease */
     uint64_t expired;
-    uint64_t dead;    /* dead letters made */
-    uint64_t dropped; /* by shutdown(immediate), purge, remove and broker_remove */
-    uint64_t known;   /* puts answered with the first id of their key */
-    uint64_t waiting; /* parked calls now */
+    uint64_t dead;         /* dead letters made */
+    uint64_t dropped;      /* by shutdown(immediate), purge, remove and broker_remove */
+    uint64_t kept_dropped; /* kept results that gave way at limits.memory_bytes */
+    uint64_t known;        /* puts answered with the first id of their key */
+    uint64_t waiting;      /* parked calls now */
     uint64_t queues;
     uint64_t tasks; /* ready, delayed, leased, and results that are kept */
     uint64_t delayed;
@@ -376,8 +386,9 @@ struct broker *broker_new(struct tq_deadlines *dl, const struct broker_limits *l
 void broker_free(struct broker *b);
 
 /* conf is copied, strings too. `result` and `dead` may name queues that are not there (yet): while they are
- * not, results are kept for wait and failures are results. TQ_EINVAL bad name or conf
- * ([A-Za-z0-9._-]{1,200}), TQ_EEXISTS, TQ_ELIMIT, TQ_ENOMEM. */
+ * not, results are kept for wait and failures are results. TQ_EINVAL bad name ([A-Za-z0-9._-]{1,200}) or
+ * conf (also: `dead` is the queue itself, where a dead letter could not be told from a task), TQ_EEXISTS,
+ * TQ_ELIMIT, TQ_ENOMEM. */
 int broker_declare(struct broker *b, const char *name, const struct broker_queue_conf *conf,
                    struct broker_queue **ret_queue);
 /* Other policies for a queue; kind, ack and factory_made stay. Whoever may go on by that is served. TQ_EINVAL

@@ -14,6 +14,7 @@ struct broker_lease_pool {
     struct broker_lease **chunks;
     uint32_t chunk_count, chunk_cap;
     struct broker_lease *free;
+    uint64_t granted; /* so many so far: a lease's rank among those that end in the same millisecond */
     uint32_t free_count;
 };
 
@@ -39,6 +40,10 @@ struct broker {
     struct broker_idwait *idwaits;
     struct broker_idwait *ended; /* list: the result is there, those who wait are to be served */
     struct broker_trash *trash;  /* list */
+    uint32_t kept_first,
+        kept_last; /* results that give way (kept.h), SLAB_NONE: none; what their bodies cost */
+    uint64_t kept_bytes;
+    uint32_t gave_way; /* so many in this step */
     struct broker_session *sessions;
     void (*on_queue_gone)(void *ctx, struct broker_queue *q);
     void *on_queue_gone_ctx;
@@ -63,11 +68,12 @@ void broker_queue_detach(struct broker *b, struct broker_queue *q);
  * next step or after BROKER_RETRY_MS. */
 void broker_settle(struct broker *b, struct broker_effects *out);
 
-/* May the session's body come in? What it acknowledges by that counts as gone (s: NULL if it acknowledges
+/* May the session's body come in? Kept results that nobody asked for give way to it (kept.h). What it
+ * acknowledges by that counts as gone (s: NULL if it acknowledges
  * nothing). Nobody is overtaken: no, while an earlier one of the class waits. */
-bool broker_memory_admits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
+bool broker_memory_admits(struct broker *b, enum broker_memory_class c, const struct broker_session *s,
                           uint64_t body_cost);
-/* The same but for those who wait. */
+/* The same but for those who wait, and nothing gives way. */
 bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
                         uint64_t body_cost);
 /* The most that bodies of all tasks may cost when one of that class comes in. */

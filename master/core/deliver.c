@@ -74,6 +74,7 @@ static int hand_out_taken(struct broker *b, const struct broker_want *want, uint
 {
     struct broker_queue *q = want->queue;
     struct broker_task *t = broker_task_at(b->slab, slot);
+    struct broker_end_plan plan;
     struct broker_effect *e;
     struct broker_view view;
     struct broker_view *copy;
@@ -81,7 +82,8 @@ static int hand_out_taken(struct broker *b, const struct broker_want *want, uint
     t->epoch++;
     broker_view_slot(b, slot, &view);
     copy = broker_view_copy(&view);
-    if (copy == NULL) {
+    if (copy == NULL || broker_ack_prepare(b, slot, want->session, b->now_ms, &plan) != TQ_OK) {
+        broker_view_free(copy);
         t->epoch--;
         broker_queue_return(b, q, slot, false);
         return TQ_ENOMEM;
@@ -92,13 +94,7 @@ static int hand_out_taken(struct broker *b, const struct broker_want *want, uint
     e->id = view.id;
     e->epoch = view.epoch;
     e->attempt = view.attempt;
-    b->stats.acked++;
-    q->stats.done++;
-    broker_queue_finished_one(b, q);
-    if ((broker_task_flags(t) & TASK_RESULT) != 0 && broker_task_keep(b, slot))
-        return TQ_OK;
-    broker_idwait_ended(b, view.id, slot, BROKER_OUTCOME_OK);
-    broker_task_end(b, slot);
+    broker_end_commit(b, slot, &plan);
     return TQ_OK;
 }
 
@@ -116,6 +112,13 @@ static int hand_out_some(struct broker *b, const struct broker_want *want, uint3
         rv = take_next(b, want->queue, &slot, text);
         if (rv != TQ_OK)
             break;
+        /* What may end by a word of Python's that cannot fail has the timer of its result before. */
+        if (!want->session->native && broker_task_leaves_result(broker_task_at(b->slab, slot)) &&
+            broker_timer_prepare(b, slot) != TQ_OK) {
+            broker_queue_return(b, want->queue, slot, false);
+            rv = TQ_ENOMEM;
+            break;
+        }
         if (!want->session->native)
             broker_session_progress(b, want->session);
         if (want->max_bytes > 0)

@@ -3,6 +3,7 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/heap.h"
+#include "master/core/idwait.h"
 
 int broker_effects_reserve_more(struct broker_effects *fx, size_t n)
 {
@@ -36,7 +37,7 @@ void broker_effects_clear(struct broker_effects *fx)
 {
     for (size_t i = 0; i < fx->count; i++) {
         if (fx->list[i].copy != NULL)
-            tq_free(fx->list[i].copy);
+            broker_view_free(fx->list[i].copy);
         if (fx->list[i].text != NULL)
             tq_free(fx->list[i].text);
     }

@@ -13,12 +13,17 @@
 
 #define NOBODY 1
 
-static struct broker_idwait *find(struct broker *b, uint64_t id)
+static struct broker_idwait *find(const struct broker *b, uint64_t id)
 {
     struct broker_idwait *iw = NULL;
 
     HASH_FIND(hh, b->idwaits, &id, sizeof(id), iw);
     return iw;
+}
+
+bool broker_idwait_has(const struct broker *b, uint64_t id)
+{
+    return b->idwaits != NULL && find(b, id) != NULL;
 }
 
 static struct broker_idwait *find_or_add(struct broker *b, uint64_t id)
@@ -46,7 +51,7 @@ static void drop_if_empty(struct broker *b, struct broker_idwait *iw)
     if (iw->ended)
         DL_DELETE2(b->ended, iw, ended_prev, ended_next);
     HASH_DEL(b->idwaits, iw);
-    tq_free(iw->copy);
+    broker_view_free(iw->copy);
     tq_free(iw);
 }
 
@@ -62,7 +67,6 @@ static int park(struct broker *b, const struct broker_event *ev, uint64_t id)
         drop_if_empty(b, iw);
         return TQ_ENOMEM;
     }
-    w->queue = NULL;
     w->idwait = iw;
     DL_APPEND(iw->waits, w);
     return TQ_OK;

@@ -16,6 +16,8 @@ struct broker_idwait {
     UT_hash_handle hh;
 };
 
+/* Does anybody wait for it, or has not been served yet? */
+bool broker_idwait_has(const struct broker *b, uint64_t id);
 /* BROKER_WAIT: replies at once with RESULT, UNKNOWN or EMPTY, or parks. */
 int broker_on_wait(struct broker *b, const struct broker_event *ev, struct broker_effects *out);
 /* The task of that id has ended: its result or dead letter stands under the same id (slot: SLAB_NONE), or
@@ -33,7 +35,8 @@ void broker_idwait_leave(struct broker *b, struct broker_wait *w);
 
 /* What can be seen of any task by its slot, purged ones too. Borrowed. */
 void broker_view_slot(const struct broker *b, uint32_t slot, struct broker_view *ret_view);
-/* A copy of it, in one block (tq_free). NULL when out of memory. */
+/* A copy of it, in one block, and with a reference to its body if that is large. NULL when out of memory. */
 struct broker_view *broker_view_copy(const struct broker_view *v);
+void broker_view_free(struct broker_view *copy); /* NULL is fine */
 
 #endif

@@ -6,7 +6,6 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/broker_impl.h"
-#include "master/core/idwait.h"
 #include "master/core/outcome.h"
 #include "master/core/policy.h"
 #include "master/core/queue.h"
@@ -137,7 +136,8 @@ struct broker_lease *broker_lease_grant(struct broker *b, struct broker_session 
     t->epoch++;
     t->link = l->handle;
     /* Each field by name: clearing so much by rep stos costs more than all the rest. */
-    l->deadline = (struct tq_deadline){.kind = broker_node_kind(NODE_LEASE)};
+    l->deadline = (struct tq_deadline){.kind = broker_node_kind(NODE_LEASE),
+                                       .seq = TQ_DEADLINE_RANK_MAX - b->leases.granted++};
     l->session = s;
     l->queue = q;
     l->id = broker_task_id(t);
@@ -191,7 +191,7 @@ void broker_lease_sync(struct broker *b, struct broker_lease *l)
     if (at_ms != UINT64_MAX) {
         if (!l->armed)
             tq_deadlines_unreserve(b->deadlines, 1); /* the place is its own now */
-        rv = tq_deadline_set(b->deadlines, &l->deadline, at_ms);
+        rv = tq_deadline_set_ranked(b->deadlines, &l->deadline, at_ms);
         TQ_ASSERT(rv == TQ_OK);
         l->armed = true;
     } else if (l->armed) {
@@ -266,16 +266,18 @@ struct broker_lease *broker_lease_of_deadline(struct tq_deadline *d)
 
 void broker_lease_ack(struct broker *b, struct broker_lease *l)
 {
+    const struct broker_session *s = l->session;
     struct broker_queue *q = l->queue;
+    uint64_t since_ms = l->since_ms;
     uint32_t slot = broker_lease_end(b, l);
     struct broker_task *t = broker_task_at(b->slab, slot);
 
+    if ((broker_task_flags(t) & TASK_EXTRA) != 0 || b->idwaits != NULL) {
+        broker_task_ack(b, slot, s, since_ms);
+        return;
+    }
     b->stats.acked++;
     q->stats.done++;
-    if ((broker_task_flags(t) & TASK_RESULT) != 0 && broker_task_keep(b, slot))
-        return;
-    if (b->idwaits != NULL)
-        broker_idwait_ended(b, broker_task_id(t), slot, BROKER_OUTCOME_OK);
     broker_task_end(b, slot);
 }
 

@@ -12,7 +12,9 @@ enum broker_lease_list { LEASE_HELD, LEASE_HELD_EXPLICIT, LEASE_FREED };
 
 struct broker_lease {
     struct tq_deadline deadline; /* kind BROKER_DEADLINE; set while limit_ms or silence bounds it. timer.h
-                                    tells whose it is */
+                                    tells whose it is. Ranked: of those that end in the same millisecond the
+                                    newest comes first, so that the tasks, each put to the front, stand in
+                                    their old order then */
     struct broker_lease *prev, *next; /* in its session's list, oldest first */
     struct broker_session *session;
     struct broker_queue *queue; /* of its task; NULL: freed */
@@ -54,7 +56,7 @@ void broker_lease_pool_deinit(struct broker *b);
 
 /* Ways for a lease to end. The task goes on as said; whoever waits is marked. */
 
-/* Well: broker_task_end, or (a result with retention) KEPT. stats.acked. */
+/* Well, by a Python session: broker_task_ack, of which a plain task has only broker_task_end. stats.acked. */
 void broker_lease_ack(struct broker *b, struct broker_lease *l);
 /* Given back unrun: to the front, attempts unchanged. stats.bounced. */
 void broker_lease_bounce(struct broker *b, struct broker_lease *l);

@@ -58,7 +58,8 @@ int broker_on_done(struct broker *b, const struct broker_event *ev, struct broke
                                                    .value = ev->payload.data != NULL ? &ev->payload : NULL,
                                                    .worker = ev->session->worker,
                                                    .started_ms = l->since_ms,
-                                                   .result_to = ev->result_to},
+                                                   .result_to = ev->result_to,
+                                                   .result_to_last = ev->result_to_last},
                            &plan) != TQ_OK) {
         reply(ev, out, BROKER_REPLY_NO_MEMORY);
         return TQ_OK;
@@ -103,7 +104,9 @@ int broker_on_fail(struct broker *b, const struct broker_event *ev, struct broke
     e = (struct broker_ending){.outcome = BROKER_OUTCOME_FAILED,
                                .worker = ev->session->worker,
                                .started_ms = l->since_ms,
-                               .failure = ev->failure};
+                               .failure = ev->failure,
+                               .result_to = ev->result_to,
+                               .result_to_last = ev->result_to_last};
     final = is_final(t, q, ev->failure);
     if (final && broker_end_prepare(b, l->slot, &e, &plan) != TQ_OK) {
         t->attempts = attempts;

@@ -6,6 +6,7 @@
 #include "common/err.h"
 #include "master/core/broker_impl.h"
 #include "master/core/idwait.h"
+#include "master/core/kept.h"
 #include "master/core/lease.h"
 #include "master/core/policy.h"
 #include "master/core/queue.h"
@@ -42,16 +43,19 @@ static struct broker_queue *own_result_queue(const struct broker *b, const struc
 }
 
 static struct broker_queue *result_queue(struct broker *b, struct broker_queue *q,
-                                         const struct broker_extra *x, struct broker_queue *result_to)
+                                         const struct broker_extra *x, const struct broker_ending *e)
 {
+    struct broker_queue *to = e->result_to != NULL && !e->result_to->removed ? e->result_to : NULL;
+    struct broker_queue *policy;
     bool is_own;
     struct broker_queue *own = own_result_queue(b, x, &is_own);
 
     if (is_own)
         return own;
-    if (result_to != NULL && !result_to->removed)
-        return result_to;
-    return broker_queue_result(b, q);
+    if (to != NULL && !e->result_to_last)
+        return to;
+    policy = broker_queue_result(b, q);
+    return policy != NULL ? policy : to;
 }
 
 static uint32_t retention_ms(const struct broker_queue *q, const struct broker_extra *x, bool has_queue)
@@ -65,13 +69,20 @@ static uint32_t retention_ms(const struct broker_queue *q, const struct broker_e
     return ms;
 }
 
-static bool is_waited_for(const struct broker *b, uint64_t id)
+/* Nobody said how long its result is to be there, or needs it to be. */
+static bool is_unasked(const struct broker_queue *q, const struct broker_extra *x)
 {
-    struct broker_idwait *w = NULL;
+    return q->conf.retention_ms == BROKER_RETENTION_AUTO &&
+           (x == NULL ||
+            (x->key_len == 0 && x->result != TASK_NO_QUEUE && x->retention_ms == BROKER_RETENTION_AUTO));
+}
 
-    if (b->idwaits != NULL)
-        HASH_FIND(hh, b->idwaits, &id, sizeof(id), w);
-    return w != NULL;
+bool broker_task_leaves_result(struct broker_task *t)
+{
+    const struct broker_extra *x = broker_task_extra(t);
+
+    return x != NULL && (broker_task_flags(t) & TASK_ENDED) == 0 &&
+           (x->key_len > 0 || x->result == TASK_NO_QUEUE || x->retention_ms != BROKER_RETENTION_AUTO);
 }
 
 /* What a result and a dead letter say of the end of a task. x: the task's own extra, or NULL. */
@@ -112,11 +123,12 @@ static void describe(const struct broker *b, const struct broker_queue *q, struc
     }
 }
 
-static bool fits_memory(const struct broker *b, uint64_t cost, uint64_t instead_of)
+static bool fits_memory(struct broker *b, uint64_t cost, uint64_t instead_of)
 {
     uint64_t limit = b->limits.memory_bytes;
 
-    return limit == 0 || cost <= instead_of || b->stats.body_bytes - instead_of + cost <= limit;
+    return limit == 0 || cost <= instead_of ||
+           broker_kept_give_way(b, b->stats.body_bytes - instead_of, limit, cost);
 }
 
 static int prepare_notice(struct broker *b, struct broker_extra_spec spec, uint64_t id, uint64_t instead_of,
@@ -174,10 +186,13 @@ static int prepare_result(struct broker *b, uint32_t slot, const struct broker_e
     const struct broker_extra *x = broker_task_extra(t);
     uint64_t cost = BROKER_BODY_OVERHEAD_BYTES + (e->value != NULL ? e->value->len : 0);
 
-    plan->to = result_queue(b, q, x, e->result_to);
+    plan->to = result_queue(b, q, x, e);
     spec->fixed.retention_ms = retention_ms(q, x, plan->to != NULL);
+    spec->fixed.gives_way = is_unasked(q, x);
+    if (e->is_ack)
+        plan->to = NULL;
     plan->vanish = plan->to == NULL && spec->fixed.retention_ms == 0;
-    if (plan->vanish && !is_waited_for(b, broker_task_id(t)))
+    if (plan->vanish && !broker_idwait_has(b, broker_task_id(t)))
         return TQ_OK;
     if (!fits_memory(b, cost, broker_task_cost(b, slot)))
         return TQ_ENOMEM;
@@ -333,6 +348,60 @@ int broker_task_finish_linked(struct broker *b, uint32_t slot, const struct brok
     return TQ_OK;
 }
 
+/* Without memory for another: the task itself becomes its result, which has the room that it needs, but for
+ * the worker. It has its timer since it was handed out. */
+static void become_result(struct broker *b, uint32_t slot, const struct broker_extra_spec *spec)
+{
+    struct broker_task *t = broker_task_at(b->slab, slot);
+    struct broker_queue *q = broker_task_queue(b, t);
+
+    broker_task_become_result(b, slot, spec);
+    keep(b, slot);
+    broker_idwait_ended(b, broker_task_id(t), SLAB_NONE, BROKER_OUTCOME_OK);
+    if (q->removed)
+        broker_queue_mark(b, q); /* it may go now */
+}
+
+int broker_ack_prepare(struct broker *b, uint32_t slot, const struct broker_session *s, uint64_t started_ms,
+                       struct broker_end_plan *ret_plan)
+{
+    struct broker_task *t = broker_task_at(b->slab, slot);
+
+    *ret_plan = (struct broker_end_plan){.outcome = BROKER_OUTCOME_OK};
+    if (!broker_task_leaves_result(t) && !broker_idwait_has(b, broker_task_id(t)))
+        return TQ_OK;
+    return broker_end_prepare(
+        b, slot,
+        &(struct broker_ending){
+            .outcome = BROKER_OUTCOME_OK, .is_ack = true, .worker = s->worker, .started_ms = started_ms},
+        ret_plan);
+}
+
+void broker_task_ack(struct broker *b, uint32_t slot, const struct broker_session *s, uint64_t started_ms)
+{
+    struct broker_task *t = broker_task_at(b->slab, slot);
+    struct broker_queue *q = broker_task_queue(b, t);
+    const struct broker_ending e = {.outcome = BROKER_OUTCOME_OK, .started_ms = started_ms};
+    const struct broker_extra *x = broker_task_extra(t);
+    struct broker_end_plan plan;
+    struct broker_extra_spec spec;
+    uint32_t ms;
+
+    if (broker_ack_prepare(b, slot, s, started_ms, &plan) != TQ_OK) {
+        plan = (struct broker_end_plan){.outcome = BROKER_OUTCOME_OK};
+        ms = broker_task_leaves_result(t) ? retention_ms(q, x, result_queue(b, q, x, &e) != NULL) : 0;
+        if (ms > 0) {
+            describe(b, q, t, x, &e, &spec);
+            spec.fixed.retention_ms = ms;
+            count(b, q, &plan);
+            become_result(b, slot, &spec);
+            return;
+        }
+    }
+    plan.uncounted = true; /* task_done will be said */
+    broker_end_commit(b, slot, &plan);
+}
+
 bool broker_task_keep(struct broker *b, uint32_t slot)
 {
     struct broker_task *t = broker_task_at(b->slab, slot);
@@ -392,7 +461,7 @@ void broker_task_retry(struct broker *b, uint32_t slot, const struct broker_endi
 static bool brings_result(struct broker *b, struct broker_queue *q, const struct broker_extra *x,
                           const struct broker_queue *to)
 {
-    return to == broker_queue_result(b, q) || to == result_queue(b, q, x, NULL);
+    return to == broker_queue_result(b, q) || to == result_queue(b, q, x, &(struct broker_ending){0});
 }
 
 int broker_put_as_result(struct broker *b, const struct broker_event *ev)

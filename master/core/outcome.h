@@ -4,6 +4,8 @@
 
 #include "master/core/broker.h"
 
+struct broker_task;
+
 /* Retention of AUTO. */
 #define BROKER_RETENTION_MS 300000u
 
@@ -15,21 +17,23 @@ struct broker_ending {
     uint64_t started_ms; /* 0: it was never handed out, or what the task itself notes counts */
     const struct broker_failure *failure; /* or NULL: the last error that the task itself has */
     struct broker_queue *result_to;       /* as broker_event.result_to */
+    bool result_to_last;                  /* as broker_event.result_to_last */
+    bool is_ack; /* acknowledged without a result: no queue gets one, but it is kept where it would be */
 };
 
 /* Ends a task, which is out of list, heap and lease (READY and taken, LEASED and let go, DELAYED): its
  * result, its dead letter, or nothing takes its place under its id: OK, CANCELED: the result goes to the
- * task's own result queue; else result_to; else its queue's `result`; else it is KEPT if it has retention;
- * else nothing stays. One whose own result queue has gone, or who wants none, is KEPT: no other queue gets
- * its result. CANCELED and PURGED without a result queue of the task's own: nothing stays. FAILED, EXPIRED,
- * LOST: to the queue's `dead`, as a dead letter: the task's body, as a new task there (attempts 0) with
- * reason and last error; and if the task has a result queue of its own, a notice goes there (a result with
- * an id of its own, without value; broker_view.of names the task). Without `dead`: a result as above, without
- * a value. `unfinished` of the queue goes down by one, of the result's queue up; whoever waits for the id,
- * for the result's queue, or for room is marked. Never blocked by maxsize. Everything that can fail is done
- * first: TQ_ENOMEM (also: the result is larger than its task and does not fit limits.memory_bytes), nothing
- * has changed then. A task that is itself a result is KEPT if it has retention (but for CANCELED, PURGED), or
- * ends; a dead letter ends.
+ * task's own result queue; else result_to; else its queue's `result` (with result_to_last: the other way
+ * round); else it is KEPT if it has retention; else nothing stays. One whose own result queue has gone, or
+ * who wants none, is KEPT: no other queue gets its result. CANCELED and PURGED without a result queue of the
+ * task's own: nothing stays. FAILED, EXPIRED, LOST: to the queue's `dead`, as a dead letter: the task's body,
+ * as a new task there (attempts 0) with reason and last error; and if the task has a result queue of its own,
+ * a notice goes there (a result with an id of its own, without value; broker_view.of names the task). Without
+ * `dead`: a result as above, without a value. `unfinished` of the queue goes down by one, of the result's
+ * queue up; whoever waits for the id, for the result's queue, or for room is marked. Never blocked by
+ * maxsize. Everything that can fail is done first: TQ_ENOMEM (also: the result is larger than its task and
+ * does not fit limits.memory_bytes), nothing has changed then. A task that is itself a result is KEPT if it
+ * has retention (but for CANCELED, PURGED), or ends; a dead letter ends.
  *
  * The successor's epoch goes on from the task's, one further: what was said of a lease of the task is stale
  * for the result, too.
@@ -57,6 +61,18 @@ int broker_end_prepare(struct broker *b, uint32_t slot, const struct broker_endi
 /* The task is out of list, heap and lease now; its slot may have changed. */
 void broker_end_commit(struct broker *b, uint32_t slot, const struct broker_end_plan *plan);
 void broker_end_discard(struct broker *b, const struct broker_end_plan *plan);
+
+/* A task or a result that is acknowledged without a word on its result: by a Python session, or by a get that
+ * takes it for good. If its put gave it a key or a retention, or wanted its result kept, then what is kept
+ * for its retention is a result OK without a value; and if somebody waits for it, that is what they are
+ * shown; else nothing stays. */
+bool broker_task_leaves_result(struct broker_task *t);
+/* As broker_end_prepare. TQ_ENOMEM. */
+int broker_ack_prepare(struct broker *b, uint32_t slot, const struct broker_session *s, uint64_t started_ms,
+                       struct broker_end_plan *ret_plan);
+/* LEASED and let go by a Python session. Cannot fail: without memory for the result, the task itself becomes
+ * it, and all that it lacks is the worker's name. */
+void broker_task_ack(struct broker *b, uint32_t slot, const struct broker_session *s, uint64_t started_ms);
 
 /* A fail that is not final: LEASED (its lease is over) -> DELAYED by the backoff, or READY at the front. The
  * error is noted, but for results and dead letters, which tell of their task; when there is no memory for

@@ -38,14 +38,15 @@ static bool is_good_name(const char *name)
     return name == NULL || broker_queue_name_is_good(name, strnlen(name, BROKER_QUEUE_NAME_MAX + 1));
 }
 
-bool broker_conf_is_good(const struct broker_queue_conf *c)
+bool broker_conf_is_good(const struct broker_queue_conf *c, const char *name)
 {
     if (c->kind != BROKER_FIFO && c->kind != BROKER_LIFO && c->kind != BROKER_PRIORITY)
         return false;
     if (c->ack != BROKER_ACK_AUTO && c->ack != BROKER_ACK_EXPLICIT && c->ack != BROKER_ACK_GET)
         return false;
     return c->max_attempts <= BROKER_ATTEMPTS_MAX && c->max_deliveries <= BROKER_ATTEMPTS_MAX &&
-           is_good_name(c->result) && is_good_name(c->dead);
+           is_good_name(c->result) && is_good_name(c->dead) &&
+           (c->dead == NULL || strcmp(c->dead, name) != 0);
 }
 
 /* The bucket holds thousandths of tokens: rate_per_s of them come in each millisecond, so nothing is ever
@@ -209,7 +210,7 @@ int broker_reconfigure(struct broker *b, uint64_t now_ms, struct broker_queue *q
 
     TQ_ASSERT(now_ms >= b->now_ms && !q->removed);
     next.factory_made = q->conf.factory_made;
-    if (!broker_conf_is_good(&next) || next.kind != q->conf.kind || next.ack != q->conf.ack)
+    if (!broker_conf_is_good(&next, q->name) || next.kind != q->conf.kind || next.ack != q->conf.ack)
         return TQ_EINVAL;
     rv = place_nodes(b, q, &next);
     if (rv != TQ_OK)

@@ -7,7 +7,8 @@
 #include "master/core/queue.h"
 
 bool broker_queue_name_is_good(const char *name, size_t len);
-bool broker_conf_is_good(const struct broker_queue_conf *c);
+/* Of a queue of that name. */
+bool broker_conf_is_good(const struct broker_queue_conf *c, const char *name);
 
 /* How many of `want` tasks the queue may hand out now: pause, concurrency, rate. When it is the rate that
  * says no (or not all), the queue's rate deadline is set, and it is marked when that comes due. Python's

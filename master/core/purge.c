@@ -13,9 +13,9 @@
 #include "master/core/task.h"
 #include "master/core/timer.h"
 
-#define EXTRA_PIECES 4u    /* its timer and key */
-#define BODY_BYTES   1024u /* so many of them are another piece: to unmap a page takes longer than a task */
-#define NOT_DONE     1     /* the budget is used up */
+#define EXTRA_PIECES 4u   /* its timer and key */
+#define BODY_BYTES   512u /* so many of them are another piece: to unmap a page takes longer than a task */
+#define NOT_DONE     1    /* the budget is used up */
 
 static bool is_trash_colour(const struct broker_queue *q, const struct broker_task *t)
 {

@@ -4,8 +4,8 @@
  *
  * Purged tasks stay READY or DELAYED, under their ids, until a slice comes to them. Their colour tells them
  * apart: tasks get their queue's colour when they come in; a purge gives the queue another one. (Ids do not
- * tell: results and retried dead letters come in under old ones.) A leased task keeps its colour, so one that
- * comes back while the purge runs goes the same way. */
+ * tell: results and retried dead letters come in under old ones.) A leased task was not waiting when the
+ * purge came: it stays, and gets the queue's present colour when it comes back. */
 #ifndef MASTER_CORE_PURGE_H
 #define MASTER_CORE_PURGE_H
 
@@ -31,7 +31,7 @@ int broker_on_purge(struct broker *b, const struct broker_event *ev, struct brok
  * TQ_ELIMIT (TASK_COLOURS - 1 purges of it are under way): nothing has changed, the caller drops at once. */
 int broker_purge_ready(struct broker *b, struct broker_queue *q, enum broker_task_outcome outcome);
 /* A task that is LEASED (its lease is over) or DELAYED (out of its list) comes back into a queue that was
- * removed, or is being purged of its colour: it ends. The queue may be gone then. Cannot fail. */
+ * removed: it ends. The queue may be gone then. Cannot fail. */
 void broker_purge_returned(struct broker *b, uint32_t slot);
 /* NODE_TRASH came due: one slice. */
 void broker_trash_due(struct broker *b);

@@ -318,18 +318,12 @@ static bool goes_into_heap(const struct broker *b, struct broker_queue *q, uint3
            push_heap(b, q, slot, text) == TQ_OK;
 }
 
-/* A purge that is under way takes it, too. */
-static bool is_purged_lease(const struct broker_queue *q, const struct broker_task *t)
-{
-    return broker_task_state(t) == BROKER_TASK_LEASED && (q->trash_colours >> broker_task_colour(t) & 1) != 0;
-}
-
 void broker_queue_return(struct broker *b, struct broker_queue *q, uint32_t slot, bool at_end)
 {
     struct broker_task *t = broker_task_at(b->slab, slot);
     enum broker_task_state state = broker_task_state(t);
 
-    if (q->removed || is_purged_lease(q, t)) {
+    if (q->removed) {
         broker_purge_returned(b, slot);
         return;
     }
@@ -386,7 +380,7 @@ void broker_queue_delay(struct broker *b, struct broker_queue *q, uint32_t slot,
     struct broker_extra *x = broker_task_extra(t);
 
     TQ_ASSERT(x != NULL && x->timer != NULL);
-    if (q->removed || is_purged_lease(q, t)) {
+    if (q->removed) {
         broker_purge_returned(b, slot);
         return;
     }

@@ -82,7 +82,7 @@ int broker_queue_take(struct broker *b, struct broker_queue *q, uint32_t *ret_sl
                       char text[BROKER_TEXT_MAX]);
 /* A task that is LEASED (its lease is over), DELAYED and out of the list of delayed ones, or NEW (with its
  * id; room was reserved) becomes READY: at the front, or (at_end) where a put would put it; or it ends if the
- * queue was removed, or purged of it, or its time to live is over. A READY one that was taken stays so and
+ * queue was removed or its time to live is over. A READY one that was taken stays so and
  * goes back, too. Cannot fail. */
 void broker_queue_return(struct broker *b, struct broker_queue *q, uint32_t slot, bool at_end);
 /* A READY task is taken out of the middle and stays READY: true; its slot may have changed then. Or it cannot

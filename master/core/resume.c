@@ -21,21 +21,16 @@ void broker_session_detach(struct broker *b, struct broker_session *s, bool free
 
     while (s->waits != NULL)
         broker_wait_drop(b, s->waits);
-    /* Newest first, each to the front, now or when its grace ends: they stand there in their old order then.
-     */
+    /* Newest first, each to the front (as when its grace ends, see lease.h): they stand there in their old
+     * order then. */
     if (free_now) {
         while (s->held != NULL)
             broker_lease_return(b, s->held->prev, true);
         return;
     }
     s->silent = true;
-    if (s->held == NULL)
-        return;
-    l = s->held->prev;
-    do {
-        broker_lease_sync(b, l);
-        l = l->prev;
-    } while (l != s->held->prev);
+    DL_FOREACH(s->held, l)
+    broker_lease_sync(b, l);
 }
 
 static int compare(const void *a, const void *b)
@@ -89,7 +84,8 @@ static void take_back(struct broker *b, struct broker_session *s, struct broker_
         broker_task_is_purged(b, slot) || broker_lease_reserve(b, 1) != TQ_OK)
         return;
     q = broker_task_queue(b, t);
-    if (!broker_queue_unlink(b, q, &slot))
+    /* Out of a heap it leaves a tombstone there, and may come back: that is one more. */
+    if (broker_queue_reserve(q) != TQ_OK || !broker_queue_unlink(b, q, &slot))
         return; /* out of memory: it will be run again, as if it had been handed out already */
     t = broker_task_at(b->slab, slot);
     t->attempts = freed->attempts;

@@ -8,8 +8,7 @@
 
 void broker_session_open(struct broker *b, struct broker_session *s)
 {
-    TQ_ASSERT(!s->open && s->held == NULL && s->held_explicit == NULL && s->freed == NULL &&
-              s->waits == NULL);
+    TQ_ASSERT(!s->open && s->held == NULL && s->held_explicit == NULL && s->waits == NULL);
     s->open = true;
     DL_APPEND(b->sessions, s);
 }
@@ -52,7 +51,7 @@ void broker_session_close(struct broker *b, struct broker_session *s, enum broke
     while (s->waits != NULL)
         broker_wait_drop(b, s->waits);
     /* Newest first, each to the front: they stand there in their old order then. */
-    while (s->held_explicit != NULL)
+    while (!s->native && s->held_explicit != NULL)
         broker_lease_return(b, s->held_explicit->prev, false);
     while (s->held != NULL) {
         struct broker_lease *newest = s->held->prev;
@@ -62,7 +61,7 @@ void broker_session_close(struct broker *b, struct broker_session *s, enum broke
         else
             broker_lease_return(b, newest, false);
     }
-    while (s->freed != NULL)
+    while (s->native && s->freed != NULL)
         broker_lease_forget(b, s->freed);
     DL_DELETE(b->sessions, s);
     *s = (struct broker_session){0};

@@ -8,6 +8,7 @@
 #include "master/core/deliver.h"
 #include "master/core/effects.h"
 #include "master/core/idwait.h"
+#include "master/core/kept.h"
 #include "master/core/keys.h"
 #include "master/core/outcome.h"
 #include "master/core/queue.h"
@@ -25,33 +26,47 @@ uint64_t broker_memory_ceiling(const struct broker *b, enum broker_memory_class 
     return c == BROKER_COMPLETION ? limit : limit - limit / 8;
 }
 
-bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
-                        uint64_t body_cost)
+/* What bodies take when the session's next call has acknowledged what it does by that. */
+static uint64_t used_bytes(const struct broker *b, const struct broker_session *s)
 {
-    uint64_t ceiling = broker_memory_ceiling(b, c);
     uint64_t used = b->stats.body_bytes;
     const struct broker_lease *l;
 
-    if (b->limits.memory_bytes == 0)
-        return true;
     if (s != NULL && !s->native)
         DL_FOREACH(s->held, l)
         {
             used -= broker_task_cost(b, l->slot);
         }
-    return body_cost <= ceiling && used <= ceiling - body_cost;
+    return used;
 }
 
-bool broker_memory_admits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
+bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
+                        uint64_t body_cost)
+{
+    uint64_t ceiling = broker_memory_ceiling(b, c);
+
+    if (b->limits.memory_bytes == 0)
+        return true;
+    return body_cost <= ceiling && used_bytes(b, s) <= ceiling - body_cost;
+}
+
+static bool make_room(struct broker *b, enum broker_memory_class c, const struct broker_session *s,
+                      uint64_t body_cost)
+{
+    if (b->limits.memory_bytes == 0)
+        return true;
+    return broker_kept_give_way(b, used_bytes(b, s), broker_memory_ceiling(b, c), body_cost);
+}
+
+bool broker_memory_admits(struct broker *b, enum broker_memory_class c, const struct broker_session *s,
                           uint64_t body_cost)
 {
-    return b->short_of_memory[c] == NULL && broker_memory_fits(b, c, s, body_cost);
+    return b->short_of_memory[c] == NULL && make_room(b, c, s, body_cost);
 }
 
-static bool first_putter_fits(const struct broker *b, const struct broker_queue *q,
-                              enum broker_memory_class c)
+static bool first_putter_fits(struct broker *b, const struct broker_queue *q, enum broker_memory_class c)
 {
-    return broker_memory_fits(b, c, q->putters->session, broker_task_cost(b, q->putters->slot));
+    return make_room(b, c, q->putters->session, broker_task_cost(b, q->putters->slot));
 }
 
 static struct broker_effect *answer(struct broker_effects *out, const struct broker_wait *w,

@@ -15,6 +15,7 @@
 
 void broker_number_step(struct broker *b, struct broker_effects *out, size_t first)
 {
+    b->gave_way = 0;
     if (!b->changed)
         return;
     b->stats.steps++;
@@ -118,7 +119,7 @@ static int on_put(struct broker *b, const struct broker_event *ev, struct broker
     struct broker_session *s = ev->session;
     uint64_t cost = broker_payload_cost(&ev->payload);
     enum broker_memory_class c =
-        s->held_count + s->held_explicit_count > 0 ? BROKER_COMPLETION : BROKER_NEW_WORK;
+        s->held_count + (s->native ? 0 : s->held_explicit_count) > 0 ? BROKER_COMPLETION : BROKER_NEW_WORK;
     const char *why;
     int rv;
 
@@ -136,7 +137,7 @@ static int on_put(struct broker *b, const struct broker_event *ev, struct broker
         return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
     if (q->putters != NULL || broker_queue_is_full(q) || !broker_memory_admits(b, c, s, cost)) {
         if (!may_wait(ev) || q->conf.reject_full)
-            return reply(ev, out, BROKER_REPLY_FULL, 0);
+            return reply(ev, out, broker_no_room(s, q), 0);
         return park_put(b, ev, c, out);
     }
     return accept_put(b, ev, out);

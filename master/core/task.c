@@ -4,6 +4,7 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/broker_impl.h"
+#include "master/core/kept.h"
 #include "master/core/keys.h"
 #include "master/core/lease.h"
 #include "master/core/queue.h"
@@ -22,6 +23,8 @@ _Static_assert(sizeof(struct broker_task) + sizeof(struct broker_extra) + BROKER
                        BROKER_WORKER_MAX + BROKER_ERROR_MAX + PREFIX_BYTES + INLINE_MAX_BYTES <=
                    SLAB_SLOT_MAX_BYTES,
                "any task can get any extra");
+
+_Static_assert(INLINE_MAX_BYTES >= TQ_BODY_SMALL_MAX, "bodies outside of slots go back bit by bit");
 
 static const unsigned allowed_moves[] = {
     [BROKER_TASK_NEW] =
@@ -391,16 +394,49 @@ void broker_task_set_state(struct broker *b, uint32_t slot, enum broker_task_sta
             b->stats.body_bytes += is_counted ? cost : 0 - cost;
         }
     }
-    if (from == BROKER_TASK_KEPT)
+    if (from == BROKER_TASK_KEPT) {
         b->stats.kept--;
-    if (to == BROKER_TASK_KEPT)
+        broker_kept_leave(b, slot);
+    }
+    if (to == BROKER_TASK_KEPT) {
         b->stats.kept++;
+        broker_kept_enter(b, slot);
+    }
     if (was_counted || is_counted)
         b->changed = true;
     write_state(t, to);
     x = broker_task_extra(t);
     if (x != NULL && x->timer != NULL && to != BROKER_TASK_GONE)
         broker_timer_sync(b, slot);
+}
+
+void broker_task_become_result(struct broker *b, uint32_t slot, const struct broker_extra_spec *spec)
+{
+    struct broker_task *t = broker_task_at(b->slab, slot);
+    struct broker_extra *x = broker_task_extra(t);
+    uint32_t len = body_len(t);
+
+    TQ_ASSERT(broker_task_state(t) == BROKER_TASK_LEASED && x != NULL && x->timer != NULL);
+    drop_external(b, t);
+    broker_task_queue(b, t)->stats.body_bytes -= len;
+    b->stats.body_bytes -= len;
+    t->size_flags &= (uint16_t)~SIZE_MASK;
+    set_flags(t, (broker_task_flags(t) & ~(unsigned)(TASK_EXTERNAL | TASK_PYTHON)) | TASK_RESULT |
+                     TASK_NO_VALUE);
+    if (t->epoch < BROKER_EPOCH_MAX)
+        t->epoch++;
+    t->attempts = 0;
+    x->started_ms = spec->fixed.started_ms;
+    x->ended_ms = spec->fixed.ended_ms;
+    x->result = spec->fixed.result;
+    x->from = spec->fixed.from;
+    x->from_serial = spec->fixed.from_serial;
+    x->retention_ms = spec->fixed.retention_ms;
+    x->code = 0;
+    x->outcome = spec->fixed.outcome;
+    x->tries = spec->fixed.tries;
+    x->gives_way = spec->fixed.gives_way;
+    x->worker_len = x->error_len = 0;
 }
 
 static void move_slot(struct broker *b, struct broker_task *t, uint32_t new_slot)

@@ -39,13 +39,14 @@ enum broker_task_flag {
 #define TASK_COLOUR_SHIFT 6u
 #define TASK_COLOURS      8u
 
-struct broker_task {     /* 22 bytes: there may be a hundred million of them */
-    uint64_t id_state;   /* from the lowest bit: enum broker_task_state (3), the first 5 flags, the id (56, 0:
-                            NEW). One word, always written as a whole: what is written in parts and soon read
-                            as a whole stalls the processor */
-    uint32_t link;       /* READY, DELAYED: next slot in its queue's list; LEASED: its lease's handle */
-    uint32_t epoch;      /* hand-outs so far */
-    uint32_t queue : 24; /* index in broker.queues */
+struct broker_task {   /* 22 bytes: there may be a hundred million of them */
+    uint64_t id_state; /* from the lowest bit: enum broker_task_state (3), the first 5 flags, the id (56, 0:
+                          NEW). One word, always written as a whole: what is written in parts and soon read
+                          as a whole stalls the processor */
+    uint32_t link;  /* READY, DELAYED: next slot in its queue's list; LEASED: its lease's handle; KEPT: kept.h
+                     */
+    uint32_t epoch; /* hand-outs so far */
+    uint32_t queue : 24;   /* index in broker.queues */
     uint32_t attempts : 8; /* hand-outs that ended in fail, in a death or by time; stays at 255 */
     uint16_t size_flags;   /* low 12 bits: bytes of the payload in the slot, behind all else; the others: more
                               flags */
@@ -68,9 +69,10 @@ struct broker_extra {
     uint64_t expires_ms;        /* 0: never. KEPT: the end of its retention. Of a put that waits: as due_ms */
     uint64_t started_ms;        /* of the last hand-out that ended; 0: there was none */
     uint64_t ended_ms;
-    uint64_t of;            /* a notice: the id of the task whose end it tells; 0: its own */
-    uint32_t prev;          /* READY or DELAYED and in a list: the slot before, SLAB_NONE for the first */
-    uint32_t result;        /* where its result goes: index of a queue, TASK_NO_QUEUE, TASK_POLICY */
+    uint64_t of;     /* a notice: the id of the task whose end it tells; 0: its own */
+    uint32_t prev;   /* READY or DELAYED and in a list: the slot before, SLAB_NONE for the first. The same
+                        of a KEPT one that gives way */
+    uint32_t result; /* where its result goes: index of a queue, TASK_NO_QUEUE, TASK_POLICY */
     uint32_t result_serial; /* of that queue: another one may have its index by now */
     uint32_t from;          /* results and dead letters: the queue that it stood in, and its serial */
     uint32_t from_serial;
@@ -80,6 +82,7 @@ struct broker_extra {
     uint8_t outcome;      /* enum broker_task_outcome */
     uint8_t max_attempts; /* 0: the queue's */
     uint8_t tries;        /* results and dead letters: hand-outs of the task that ended */
+    bool gives_way;       /* a result that nobody asked to be kept (kept.h) */
     uint16_t key_len, trace_len, worker_len, error_len;
 } __attribute__((packed, aligned(2)));
 
@@ -145,6 +148,9 @@ void broker_task_succeed(struct broker *b, uint32_t old_slot, uint32_t new_slot)
  * TQ_ENOMEM: unchanged. */
 int broker_task_note_failure(struct broker *b, uint32_t *slot, struct tq_span worker, uint64_t started_ms,
                              const struct broker_failure *f);
+/* A LEASED task that has an extra is a result without a value now, in its own slot: what the spec has, but
+ * for its texts; key and trace stay. The caller gives it its state. */
+void broker_task_become_result(struct broker *b, uint32_t slot, const struct broker_extra_spec *spec);
 void broker_task_set_state(struct broker *b, uint32_t slot, enum broker_task_state to);
 /* Out of list, heap and lease -> GONE: id, key, timer and slot are given back. If its queue was removed, it
  * goes before the step ends. */

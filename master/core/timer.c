@@ -123,9 +123,10 @@ static int on_wait_due(struct broker *b, struct tq_deadline *d, struct broker_ef
         return TQ_ENOMEM;
     }
     e = broker_effects_add(out, w->session, w->token,
-                           w->kind == BROKER_WAIT_PUT ? BROKER_REPLY_FULL : BROKER_REPLY_EMPTY);
+                           w->kind == BROKER_WAIT_PUT ? broker_no_room(w->session, w->queue)
+                                                      : BROKER_REPLY_EMPTY);
     e->was_parked = true;
-    e->id = w->idwait != NULL ? w->idwait->id : 0;
+    e->id = w->kind == BROKER_WAIT_RESULT ? w->idwait->id : 0;
     broker_wait_drop(b, w);
     return TQ_OK;
 }
@@ -141,7 +142,9 @@ static int on_lease_due(struct broker *b, struct tq_deadline *d, struct broker_e
         struct broker_effect *e;
 
         if (broker_effects_reserve(out) != TQ_OK) {
-            move(b, d, broker_after(b->now_ms, BROKER_RETRY_MS));
+            int rv = tq_deadline_set_ranked(b->deadlines, d, broker_after(b->now_ms, BROKER_RETRY_MS));
+
+            TQ_ASSERT(rv == TQ_OK); /* its place is free */
             return TQ_ENOMEM;
         }
         e = broker_effects_add(out, l->session, 0, BROKER_TOLD_LOST);

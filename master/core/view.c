@@ -113,7 +113,7 @@ bool broker_view_next(const struct broker *b, uint64_t from, unsigned *budget, s
 void broker_session_leases(const struct broker *b, const struct broker_session *s,
                            void (*fn)(void *ctx, const struct broker_view *v), void *ctx)
 {
-    const struct broker_lease *lists[] = {s->held, s->held_explicit};
+    const struct broker_lease *lists[] = {s->held, s->native ? NULL : s->held_explicit};
     struct broker_view v;
 
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
@@ -133,7 +133,9 @@ static uint8_t *copy_span(uint8_t *at, struct tq_span *s)
 
 struct broker_view *broker_view_copy(const struct broker_view *v)
 {
-    struct tq_span body = tq_span(v->payload.data, v->payload.data != NULL ? v->payload.len : 0);
+    bool is_shared = v->payload.body != NULL;
+    struct tq_span body =
+        tq_span(v->payload.data, v->payload.data != NULL && !is_shared ? v->payload.len : 0);
     struct tq_span from = tq_span(v->from, strlen(v->from) + 1);
     size_t size = sizeof(*v) + body.len + from.len + v->key.len + v->trace.len + v->worker.len + v->error.len;
     struct broker_view *copy = tq_malloc(size);
@@ -149,9 +151,18 @@ struct broker_view *broker_view_copy(const struct broker_view *v)
     at = copy_span(at, &copy->trace);
     at = copy_span(at, &copy->worker);
     (void)copy_span(at, &copy->error);
-    copy->payload.body = NULL; /* the bytes are the copy's own */
-    if (v->payload.data != NULL)
+    if (is_shared)
+        tq_body_ref(copy->payload.body); /* however many wait for a large result: it is there once */
+    else if (v->payload.data != NULL)
         copy->payload.data = body.data;
     copy->from = (const char *)from.data;
     return copy;
+}
+
+void broker_view_free(struct broker_view *copy)
+{
+    if (copy == NULL)
+        return;
+    tq_body_unref(copy->payload.body);
+    tq_free(copy);
 }

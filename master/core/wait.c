@@ -12,6 +12,8 @@
 #include "master/core/task.h"
 #include "master/core/timer.h"
 
+_Static_assert(BROKER_GET_MAX <= UINT16_MAX, "broker_wait.max");
+
 static struct broker_wait **list_of(struct broker_queue *q, uint8_t kind)
 {
     TQ_ASSERT(kind != BROKER_WAIT_RESULT);
@@ -22,6 +24,11 @@ static struct broker_wait **list_of(struct broker_queue *q, uint8_t kind)
 static bool has_deadline(enum broker_wait_kind kind, const struct broker_event *ev)
 {
     return ev->wait_mode == BROKER_WAIT_MS && (kind != BROKER_WAIT_JOIN || ev->session->native);
+}
+
+enum broker_outcome broker_no_room(const struct broker_session *s, const struct broker_queue *q)
+{
+    return s->native && !broker_queue_is_full(q) ? BROKER_REPLY_NO_MEMORY : BROKER_REPLY_FULL;
 }
 
 struct broker_wait *broker_wait_new(struct broker *b, enum broker_wait_kind kind,
@@ -36,12 +43,13 @@ struct broker_wait *broker_wait_new(struct broker *b, enum broker_wait_kind kind
         .session = ev->session,
         .queue = kind != BROKER_WAIT_RESULT ? ev->queue : NULL,
         .token = ev->token,
-        .slot = SLAB_NONE,
-        .max = ev->session->native && ev->max > 0 ? ev->max : 1,
-        .max_bytes = ev->max_bytes,
-        .take = ev->session->native && ev->take,
+        .max = ev->session->native && ev->max > 0 ? (uint16_t)ev->max : 1,
         .kind = (uint8_t)kind,
     };
+    if (kind == BROKER_WAIT_GET) {
+        w->max_bytes = ev->max_bytes;
+        w->take = ev->session->native && ev->take;
+    }
     if (has_deadline(kind, ev) &&
         tq_deadline_set(b->deadlines, &w->deadline, broker_after(b->now_ms, ev->wait_ms)) != TQ_OK) {
         tq_free(w);
@@ -70,10 +78,11 @@ int broker_wait_park(struct broker *b, enum broker_wait_kind kind, const struct 
 
     if (w == NULL)
         return TQ_ENOMEM;
-    w->memory_class = (uint8_t)memory_class;
-    w->slot = take_slot;
-    if (take_slot != SLAB_NONE)
+    if (kind == BROKER_WAIT_PUT) {
+        w->memory_class = (uint8_t)memory_class;
+        w->slot = take_slot;
         b->stats.parked_bytes += broker_task_cost(b, take_slot);
+    }
     DL_APPEND(*list, w);
     broker_queue_touch(b, ev->queue);
     return TQ_OK;
@@ -82,7 +91,7 @@ int broker_wait_park(struct broker *b, enum broker_wait_kind kind, const struct 
 uint32_t broker_wait_end(struct broker *b, struct broker_wait *w)
 {
     struct broker_wait **list = list_of(w->queue, w->kind);
-    uint32_t slot = w->slot;
+    uint32_t slot = broker_wait_slot(w);
 
     DL_DELETE(*list, w);
     if (slot != SLAB_NONE)

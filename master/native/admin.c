@@ -113,7 +113,7 @@ static bool parse_ids(struct native_request *r, struct ids_request *ids, struct 
 {
     struct native_conn *c = r->conn;
     uint32_t most = c->native->host->limits.batch;
-    struct ids_fields f = {.max = NATIVE_PAGE_MAX};
+    struct ids_fields f = {.max = most < NATIVE_PAGE_MAX ? most : NATIVE_PAGE_MAX};
     struct tq_mp at;
     uint64_t id;
 

@@ -98,7 +98,8 @@ void native_call_free(struct native_call *call)
         return;
     DL_DELETE(call->conn->calls, call);
     call->conn->call_count--;
-    tq_free(call->queue_name);
+    if (call->method == NATIVE_WAIT)
+        tq_free(call->queue_name);
     tq_free(call->put);
     tq_free(call->tally);
     tq_free(call);

@@ -51,9 +51,7 @@ void native_closed(struct native_conn *c, enum native_closed how)
     if (n == NULL)
         return;
     native_session_leave(c, how);
-    if (c->dirty)
-        DL_DELETE2(n->dirty, c, dirty_prev, dirty_next);
-    c->dirty = false;
+    native_unmark_dirty(c);
     tq_buf_deinit(&c->out);
     c->native = NULL;
 }

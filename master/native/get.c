@@ -15,6 +15,7 @@ static void deliver_begin(struct native_call *call)
     d->token = call->token;
     d->count = 0;
     d->bounced_count = 0;
+    d->declined = native_is_behind(call->conn);
     d->out = native_reply_begin(call->conn, call->msgid);
     tq_mp_put_map(&d->out.o, 1 + native_tally_pairs(call->tally));
     native_tally_put(&d->out.o, call->tally);
@@ -54,7 +55,7 @@ static void deliver_task(struct native_call *call, const struct broker_effect *f
         if (d->count > 0)
             body_max = v->payload.len + 64u;
     } else {
-        if (d->count > 0 && used > n->host->limits.reply_bytes && bounce_later(d, fx))
+        if ((d->declined || (d->count > 0 && used > n->host->limits.reply_bytes)) && bounce_later(d, fx))
             return;
         if (!broker_view_lease(n->host->broker, fx, &space))
             return;
@@ -271,7 +272,7 @@ void native_tally_reply(struct native_call *call)
 /* ---- done and fail ---- */
 
 struct done_fields {
-    struct tq_span done, fail, get, to;
+    struct tq_span done, fail, get, to, or_to;
 };
 
 static const struct native_field done_list[] = {
@@ -279,6 +280,7 @@ static const struct native_field done_list[] = {
     NATIVE_FIELD(struct done_fields, fail, FIELD_ARRAY, .nil = true),
     NATIVE_FIELD(struct done_fields, get, FIELD_MAP, .nil = true),
     NATIVE_FIELD(struct done_fields, to, FIELD_TEXT, .nil = true),
+    NATIVE_FIELD(struct done_fields, or_to, FIELD_TEXT, .nil = true),
 };
 
 struct failure_fields {
@@ -302,6 +304,7 @@ struct done_request {
     struct tq_mp done, fail; /* at their first element */
     uint32_t done_count, fail_count;
     struct broker_queue *to;
+    bool to_last;
     bool get;
     struct get_fields get_fields;
     struct broker_queue *get_queue;
@@ -374,8 +377,15 @@ static bool parse_done(struct native_request *r, struct done_request *d, struct 
         return false;
     if (f.to.data != NULL) {
         d->to = native_find_queue(c->native, f.to, "to", bad);
-        if (d->to == NULL || !native_may(c, KEY_PUT, "done with results to a queue", d->to, bad))
+        if (d->to == NULL || !native_may(c, KEY_PUT, "have results put", d->to, bad))
             return false;
+    } else if (f.or_to.data != NULL) { /* a default: fine if it is not to be had */
+        struct native_bad none;
+
+        d->to_last = true;
+        d->to = broker_find(c->native->host->broker, f.or_to);
+        if (d->to != NULL && !native_may(c, KEY_PUT, "have results put", d->to, &none))
+            d->to = NULL;
     }
     if (f.get.len > 0) {
         struct tq_mp in = tq_mp_of(f.get);
@@ -390,7 +400,7 @@ static bool parse_done(struct native_request *r, struct done_request *d, struct 
 
 static void step_done(struct native_call *call, struct done_request *d)
 {
-    struct broker_event ev = {.kind = BROKER_DONE, .result_to = d->to};
+    struct broker_event ev = {.kind = BROKER_DONE, .result_to = d->to, .result_to_last = d->to_last};
     struct broker_lease_name lease = {0};
     struct tq_mp rest;
     uint32_t parts;
@@ -415,7 +425,8 @@ static void step_done(struct native_call *call, struct done_request *d)
 static void step_fail(struct native_call *call, struct done_request *d)
 {
     struct broker_failure failure;
-    struct broker_event ev = {.kind = BROKER_FAIL, .failure = &failure};
+    struct broker_event ev = {
+        .kind = BROKER_FAIL, .failure = &failure, .result_to = d->to, .result_to_last = d->to_last};
     struct broker_lease_name lease = {0};
     struct native_bad bad;
     struct tq_mp rest;

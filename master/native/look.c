@@ -79,6 +79,7 @@ static void put_broker_stats(struct native_map *m, const struct native *n)
     STAT(delayed);
     STAT(leased);
     STAT(kept);
+    STAT(kept_dropped);
     STAT(body_bytes);
     STAT(parked_bytes);
     STAT(memory_bytes);

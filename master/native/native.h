@@ -43,8 +43,8 @@ struct native_limits {
     uint32_t batch;        /* tasks in one put, get, done; up to BROKER_GET_MAX, which is usual */
     uint32_t sessions;     /* with and without connection */
     uint32_t reply_bytes;  /* a reply takes no further task once it is so long; 1 MiB */
-    uint32_t output_bytes; /* who leaves so much unread is closed; above reply_bytes; 8 MiB. One reply may be
-                              longer */
+    uint32_t output_bytes; /* who leaves so much unread gets no tasks and no results until it has read; after
+                              a frame more it is closed; above reply_bytes; 8 MiB. One reply may be longer */
     uint64_t parked_bytes; /* rests of puts that wait for room, all connections together */
 };
 
@@ -119,11 +119,11 @@ struct native_conn {
     struct native *native;          /* NULL: not open */
     struct native_session *session; /* NULL before hello */
     struct tq_buf out;              /* whole frames, for the host to write: see native_written */
-    size_t unsent;             /* the host's: bytes that it took out of `out` and that are not written yet */
-    struct native_call *calls; /* list, oldest first */
-    struct native_conn *dirty_prev, *dirty_next;
+    struct native_call *calls;      /* list, oldest first */
+    struct native_conn *dirty_next;
     uint64_t heard_ms;     /* see native_heard */
     const char *close_why; /* for the log, when `closing` is set */
+    uint32_t unsent;       /* the host's: bytes that it took out of `out` and that are not written yet */
     uint32_t call_count;
     uint32_t key;    /* the host's number of its key: sessions belong to it */
     uint8_t closing; /* enum native_closing */

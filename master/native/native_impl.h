@@ -98,9 +98,11 @@ struct native_call {
     struct native_conn *conn;
     struct native_call *prev, *next; /* in conn->calls, when it waits */
     uint64_t token;
-    struct broker_queue *queue; /* put, get, join: they end before it goes. Else NULL */
-    char *queue_name;           /* wait by a key */
-    uint64_t id;                /* wait; and of the event that is just stepped, for the tally */
+    union {
+        struct broker_queue *queue; /* put, get, join: they end before it goes. Else NULL */
+        char *queue_name;           /* wait: of the key's queue; NULL: by an id */
+    };
+    uint64_t id; /* wait; and of the event that is just stepped, for the tally */
     struct native_put *put;
     struct native_tally *tally; /* done, fail, extend, release, remove, retry */
     uint32_t msgid;
@@ -123,7 +125,8 @@ struct native_delivery {
     struct native_out out;
     size_t count_at; /* of the number of tasks */
     uint32_t count;
-    struct broker_lease_name *bounced; /* what went over reply_bytes */
+    bool declined;                     /* the peer is behind: all go back */
+    struct broker_lease_name *bounced; /* what went over reply_bytes, or was declined */
     uint32_t bounced_count, bounced_cap;
 };
 
@@ -164,7 +167,7 @@ struct native_session {
 struct native {
     struct native_host *host;
     struct native_counters counters;
-    struct native_conn *dirty;
+    struct native_conn *dirty, *dirty_last; /* list, first come first */
     struct native_table calls;
     struct native_table sessions;
     struct native_session **buckets; /* of sessions that have a worker id */
@@ -196,8 +199,11 @@ void native_buf_take(struct native *n, struct tq_buf *b, size_t max);
 void native_buf_give(struct native *n, struct tq_buf *b);
 /* The connection has something for the host to do. */
 void native_mark_dirty(struct native_conn *c);
+void native_unmark_dirty(struct native_conn *c);
 void native_close(struct native_conn *c, enum native_closing how, const char *why);
 
+/* So much is unread that large replies are not composed any more. */
+bool native_is_behind(const struct native_conn *c);
 struct native_out native_reply_begin(struct native_conn *c, uint32_t msgid); /* the result follows */
 struct native_out native_notify_begin(struct native_conn *c, const char *method);
 bool native_out_end(struct native_out *out);
@@ -311,8 +317,21 @@ const struct broker_queue *native_task_queue(const struct native *n, const struc
     NATIVE_FIELD(struct_, wait_ms, FIELD_I64, .nil = true, .least = -1, .most = (int64_t)1 << 53)
 void native_wait_mode(int64_t wait_ms, enum broker_wait_mode *ret_mode, uint64_t *ret_ms);
 /* One element of `leases`: [id, epoch, ...]; *in is advanced past it, *ret_rest is what follows the epoch. */
-bool native_parse_lease(struct tq_mp *in, struct broker_lease_name *ret, struct tq_mp *ret_rest,
-                        uint32_t *ret_rest_count);
+static inline bool native_parse_lease(struct tq_mp *in, struct broker_lease_name *ret, struct tq_mp *ret_rest,
+                                      uint32_t *ret_rest_count)
+{
+    struct tq_mp at = *in;
+    uint32_t count;
+
+    if (!tq_mp_array(&at, &count) || count < 2 || !tq_mp_u64(&at, &ret->id) || !tq_mp_u32(&at, &ret->epoch))
+        return false;
+    *ret_rest = at;
+    *ret_rest_count = count - 2;
+    for (uint32_t i = 2; i < count; i++)
+        (void)tq_mp_skip(&at);
+    *in = at;
+    return true;
+}
 
 /* ---- calls.c ---- */
 

@@ -74,20 +74,39 @@ void native_give_back(struct native *n, struct tq_buf *buf)
 
 void native_mark_dirty(struct native_conn *c)
 {
+    struct native *n = c->native;
+
     if (c->dirty)
         return;
     c->dirty = true;
-    DL_APPEND2(c->native->dirty, c, dirty_prev, dirty_next);
+    c->dirty_next = NULL;
+    *(n->dirty != NULL ? &n->dirty_last->dirty_next : &n->dirty) = c;
+    n->dirty_last = c;
+}
+
+void native_unmark_dirty(struct native_conn *c)
+{
+    struct native *n = c->native;
+    struct native_conn **at = &n->dirty, *before = NULL;
+
+    if (!c->dirty)
+        return;
+    c->dirty = false;
+    while (*at != c) { /* it is short: those of one turn of the loop */
+        before = *at;
+        at = &before->dirty_next;
+    }
+    *at = c->dirty_next;
+    if (n->dirty_last == c)
+        n->dirty_last = before;
 }
 
 struct native_conn *native_next_dirty(struct native *n)
 {
     struct native_conn *c = n->dirty;
 
-    if (c == NULL)
-        return NULL;
-    c->dirty = false;
-    DL_DELETE2(n->dirty, c, dirty_prev, dirty_next);
+    if (c != NULL)
+        native_unmark_dirty(c);
     return c;
 }
 
@@ -107,12 +126,19 @@ bool native_wants_input(const struct native_conn *c)
 
 /* ---- frames ---- */
 
-/* Who does not read is closed before more is written for it. */
+bool native_is_behind(const struct native_conn *c)
+{
+    return c->out.len + c->unsent > c->native->host->limits.output_bytes;
+}
+
+/* Large replies are declined for who is behind (get, wait); the others are small, and go on for as much as
+ * one frame may take, so that nobody is cut for what it had no time to read. Beyond that it is closed. */
 static void check_output(struct native_conn *c)
 {
     struct native *n = c->native;
 
-    if (c->out.len + c->unsent <= n->host->limits.output_bytes || c->closing != NATIVE_STAYS)
+    if (!native_is_behind(c) || c->closing != NATIVE_STAYS ||
+        c->out.len + c->unsent <= (uint64_t)n->host->limits.output_bytes + n->host->limits.frame_bytes)
         return;
     n->counters.not_reading++;
     native_close(c, NATIVE_CLOSE_NOW, "it does not read its replies");

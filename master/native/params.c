@@ -275,17 +275,3 @@ void native_wait_mode(int64_t wait_ms, enum broker_wait_mode *ret_mode, uint64_t
     *ret_mode = wait_ms < 0 ? BROKER_WAIT_FOREVER : wait_ms == 0 ? BROKER_NO_WAIT : BROKER_WAIT_MS;
     *ret_ms = wait_ms > 0 ? (uint64_t)wait_ms : 0;
 }
-
-bool native_parse_lease(struct tq_mp *in, struct broker_lease_name *ret, struct tq_mp *ret_rest,
-                        uint32_t *ret_rest_count)
-{
-    uint32_t count;
-
-    if (!tq_mp_array(in, &count) || count < 2 || !tq_mp_u64(in, &ret->id) || !tq_mp_u32(in, &ret->epoch))
-        return false;
-    *ret_rest = *in;
-    *ret_rest_count = count - 2;
-    for (uint32_t i = 2; i < count; i++)
-        (void)tq_mp_skip(in);
-    return true;
-}

@@ -138,6 +138,9 @@ static bool apply_words(struct declared *d, struct broker_queue_conf *conf, stru
 
         if (!nil && !name_of_queue(p->dead, "dead", d->dead, bad))
             return false;
+        if (!nil && p->q.len == p->dead.len && memcmp(p->q.data, p->dead.data, p->q.len) == 0)
+            return native_bad(bad, CODE_BAD_REQUEST,
+                              "dead: a queue cannot be the one for its own dead letters");
         conf->dead = nil ? NULL : d->dead;
     }
     return true;

@@ -175,6 +175,7 @@ static void run(struct native_call *call, bool together)
 {
     struct native_put *p = call->put;
     struct broker_event ev = {.kind = BROKER_PUT, .queue = call->queue};
+    size_t max_bytes = call->conn->native->host->limits.reply_bytes;
 
     set_wait(call, &ev);
     p->stepping = true;
@@ -185,6 +186,8 @@ static void run(struct native_call *call, bool together)
         (void)step_next(call, &ev);
         if (p->index == before && p->refused == CODE_NONE)
             break;
+        if (p->known.len > max_bytes && p->refused == CODE_NONE && p->index < p->count)
+            refuse(p, CODE_TOO_MANY, "the records of known tasks fill this reply: put the rest again");
     }
     p->stepping = false;
     if (p->refused != CODE_NONE || p->index == p->count)
@@ -349,20 +352,23 @@ static bool keep_rest(struct native_call *call)
 {
     struct native_put *p = call->put;
     size_t rest = p->index + 1 < p->count ? (size_t)(p->at.end - p->at.at) : 0;
-    size_t opts = rest > 0 ? p->opts.len : 0;
+    size_t opts = p->opts.len;
 
-    if (rest + opts > 0) {
-        if (!may_keep(call->conn, rest + opts))
-            return false;
-        p->copy = tq_malloc(rest + opts);
-        if (p->copy == NULL)
-            return false;
-        p->copy_bytes = rest + opts;
-        call->conn->native->parked_bytes += p->copy_bytes;
-        memcpy(p->copy, p->at.at, rest);
-        if (opts > 0)
-            memcpy(p->copy + rest, p->opts.data, opts);
+    if (rest == 0) {
+        p->at = (struct tq_mp){0};
+        p->opts = (struct tq_span){0};
+        return true;
     }
+    if (!may_keep(call->conn, rest + opts))
+        return false;
+    p->copy = tq_malloc(rest + opts);
+    if (p->copy == NULL)
+        return false;
+    p->copy_bytes = rest + opts;
+    call->conn->native->parked_bytes += p->copy_bytes;
+    memcpy(p->copy, p->at.at, rest);
+    if (opts > 0)
+        memcpy(p->copy + rest, p->opts.data, opts);
     p->at = (struct tq_mp){.at = p->copy, .end = p->copy + rest};
     p->opts = tq_span(p->copy + rest, opts);
     return true;
@@ -374,7 +380,7 @@ void native_request_put(struct native_request *r)
     struct native_bad bad;
     struct native_call call;
     struct broker_queue *q;
-    bool together;
+    bool together, waits;
 
     if (!parse_put(r, &p, &q, &bad)) {
         native_bad_reply(r, &bad);
@@ -392,6 +398,7 @@ void native_request_put(struct native_request *r)
         native_call_cancel(&call, CODE_MEMORY, "no room to keep the rest of this put while it waits");
         return;
     }
-    if (native_call_settle(&call) != NULL && together)
+    waits = native_call_settle(&call) != NULL;
+    if (together && (waits || p.refused != CODE_NONE))
         serve_others(r->conn);
 }

@@ -109,6 +109,11 @@ void native_wait_effect(struct native_call *call, struct broker_effect *fx)
                            code == CODE_UNKNOWN ? "there is no such task (any more)" : native_text_of(fx));
         return;
     }
+    if (fx->copy != NULL && native_is_behind(call->conn)) {
+        native_reply_error(call->conn, call->msgid, CODE_TOO_MANY,
+                           "replies that you have not read yet: read them, then ask for this result again");
+        return;
+    }
     out = native_reply_begin(call->conn, call->msgid);
     tq_mp_put_map(&out.o, fx->copy != NULL ? 3 : 2);
     tq_mp_put_cstr(&out.o, "id");

@@ -13,7 +13,7 @@
 
 static struct pypeer *session_of(const struct peer *p)
 {
-    return peer_is_half_open(p) ? NULL : p->python;
+    return peer_is_half_open(p) || peer_is_native(p) ? NULL : p->python;
 }
 
 static bool has_session(const struct peer *p)
@@ -66,8 +66,7 @@ static bool may_call(struct peer *p, enum pymethod method, const struct broker_q
     return false;
 }
 
-/* peer.on_rights_changed */
-static void on_rights_changed(struct peer *p)
+void pydialect_rights_changed(struct peer *p)
 {
     struct broker_event cancel = {.kind = BROKER_CANCEL};
     enum pymethod method;
@@ -116,7 +115,6 @@ bool pypeer_begin_session(struct peer *p, struct tq_span name)
         return false;
     }
     py->broker_open = true;
-    p->on_rights_changed = on_rights_changed;
     pyrefs_session_open(&py->refs, pyrefs_classify(name.data, name.len));
     peer_set_state(p, PEER_SESSION);
     tq_deadline_clear(&p->server->deadlines, &p->deadline);
@@ -492,11 +490,10 @@ bool pydialect_closed(struct peer *p)
         end_session(p, BROKER_CLOSE_RETURN);
         return false;
     }
-    verdict =
-        pyrefs_session_end(&s->refs, &py->refs, broker_session_held(&py->endpoint.session, &queue) > 0,
-                           !s->stopped && (halfopen_count_of(&s->halfopen, &p->addr) > 0 ||
-                                            pyrefs_farewell_lately(&s->refs, server_now_ms(s))),
-                           server_now_ms(s));
+    verdict = pyrefs_session_end(&s->refs, &py->refs, broker_session_held(&py->endpoint.session, &queue) > 0,
+                                 !s->stopped && (halfopen_count_of(&s->halfopen, &p->addr) > 0 ||
+                                                 pyrefs_farewell_lately(&s->refs, server_now_ms(s))),
+                                 server_now_ms(s));
     if (verdict == PYREFS_UNSURE) {
         if (tq_deadline_set(&s->deadlines, &p->deadline, server_now_ms(s) + PYREFS_WAIT_MS) == TQ_OK) {
             cancel.session = &py->endpoint.session;

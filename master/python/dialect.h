@@ -13,6 +13,8 @@ void pydialect_written(struct peer *p);
 bool pydialect_waits(const struct peer *p);
 /* What accept_connection announced, for the log; NULL: nothing. */
 const char *pydialect_name(const struct peer *p);
+/* See peer_rights_changed. */
+void pydialect_rights_changed(struct peer *p);
 /* The peer's socket is gone: ends its broker session, or puts the peer into limbo (true). */
 bool pydialect_closed(struct peer *p);
 /* Ends a limbo: what the peer holds is acknowledged or returned, then its memory may go. */

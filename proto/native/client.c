@@ -212,7 +212,7 @@ static void put_success(struct tq_mp_out *o, const struct tq_native_end *end)
 }
 
 int tq_native_put_done(struct tq_buf *out, uint32_t msgid, const struct tq_native_end *ends, uint32_t count,
-                       struct tq_span to, const struct tq_native_get *get)
+                       struct tq_span to, bool to_last, const struct tq_native_get *get)
 {
     struct tq_native_request r;
     uint32_t failed = 0;
@@ -232,7 +232,7 @@ int tq_native_put_done(struct tq_buf *out, uint32_t msgid, const struct tq_nativ
     for (uint32_t i = 0; i < count; i++)
         if (ends[i].failed)
             put_failure(&r.o, &ends[i]);
-    field_str(&r.o, "to", to);
+    field_str(&r.o, to_last ? "or_to" : "to", to);
     if (get != NULL) {
         tq_mp_put_cstr(&r.o, "get");
         tq_mp_put_map(&r.o, get_pairs(get));
@@ -368,9 +368,8 @@ void tq_native_fields(struct tq_span body, struct tq_native_field *fields, size_
         return;
     for (uint32_t n = 0; n < pairs; n++) {
         if (!read_text(&c, &key)) {
-            if (!tq_mp_skip(&c) || !tq_mp_skip(&c))
-                return;
-            continue;
+            key = tq_span(NULL, 0); /* of no field */
+            (void)tq_mp_skip(&c);
         }
         if (!tq_mp_raw(&c, &value))
             return;

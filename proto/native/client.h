@@ -89,9 +89,10 @@ struct tq_native_end {
     bool has_delay;
     uint64_t delay_ms;
 };
-/* get: NULL, or the tasks to come with the reply. `done` is there even when it is empty. */
+/* `to`: empty, or the queue for the results; to_last: only for those that neither task nor queue has a queue
+ * for. get: NULL, or the tasks to come with the reply. `done` is there even when it is empty. */
 int tq_native_put_done(struct tq_buf *out, uint32_t msgid, const struct tq_native_end *ends, uint32_t count,
-                       struct tq_span to, const struct tq_native_get *get);
+                       struct tq_span to, bool to_last, const struct tq_native_get *get);
 
 /* ms 0: the queue's lease_ms */
 int tq_native_put_extend(struct tq_buf *out, uint32_t msgid, const struct tq_native_lease *leases,

@@ -76,9 +76,9 @@ static inline bool tq_mp_u64(struct tq_mp *c, uint64_t *ret)
         *ret = *c->at++;
         return true;
     }
-    if (tq_mp_left(c) > 8 && *c->at == 0xcf) { /* an id */
-        *ret = tq_load_be64(c->at + 1);
-        c->at += 9;
+    if (tq_mp_left(c) > 4 && *c->at == 0xce) { /* an id */
+        *ret = tq_load_be32(c->at + 1);
+        c->at += 5;
         return true;
     }
     got = tq_mp_get_u64(c->at, c->end);
@@ -285,10 +285,13 @@ static inline void tq_mp_put_u64(struct tq_mp_out *o, uint64_t v)
 
     if (v <= 0x7f) {
         tq_mp_put_byte(o, (uint8_t)v);
-    } else if (v > UINT32_MAX && (p = tq_mp_room(o, 9)) != NULL) { /* an id, a time */
+    } else if (v > UINT32_MAX && (p = tq_mp_room(o, 9)) != NULL) { /* a time */
         p[0] = 0xcf;
         tq_store_be32(p + 1, (uint32_t)(v >> 32));
         tq_store_be32(p + 5, (uint32_t)v);
+    } else if (v > UINT16_MAX && v <= UINT32_MAX && (p = tq_mp_room(o, 5)) != NULL) { /* an id */
+        p[0] = 0xce;
+        tq_store_be32(p + 1, (uint32_t)v);
     } else {
         tq_mp_add_u64(o, v);
     }

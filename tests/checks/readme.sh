@@ -1,20 +1,47 @@
 #!/bin/sh
-# Every option that the README names is one that the programs have.
-# usage, from the top of the tree: readme.sh TASK-MASTER TASK-WORKER
+# Every option of the programs is in docs/options.md, and every option that the documents name is one that the
+# programs have. usage, from the top of the tree: readme.sh TASK-MASTER TASK-WORKER
 set -eu
 
-help=$("$1" --help && "$2" --help)
-# Those of cmake and of head, and the two that every program has, are not meant.
-named=$(grep -o -e '--[a-z][a-z0-9-]*' README.md | grep -vxE -e '--(preset|build|install)' | LC_ALL=C sort -u)
-if [ "$(echo "$named" | wc -l)" -lt 10 ]; then
-    echo "README.md names hardly any option: is this the top of the tree?"
+options=docs/options.md
+documents="README.md CHANGELOG.md proto/PROTOCOL.md"
+for file in docs/*.md; do documents="$documents $file"; done
+master=$("$1" --help)
+worker=$("$2" --help)
+wrong=0
+
+# names_of: options in the text on stdin.
+names_of() { grep -o -e '--[a-z][a-z0-9-]*' | LC_ALL=C sort -u; }
+# of_help TEXT: those that a help text explains.
+of_help() { printf '%s\n' "$1" | sed -n 's/^  \(--[a-z][a-z0-9-]*\).*/\1/p' | LC_ALL=C sort -u; }
+# section NAME: of options.md, up to the next headline.
+section() { sed -n "/^## $1\$/,/^## /p" "$options"; }
+
+for program in master worker; do
+    if [ $program = master ]; then help=$master; else help=$worker; fi
+    explained=$(section "task-$program" | names_of)
+    for option in $(of_help "$help"); do
+        case $option in --help | --version) continue ;; esac
+        if ! printf '%s\n' "$explained" | grep -qx -e "$option"; then
+            echo "$options says nothing of $option of task-$program"
+            wrong=1
+        fi
+    done
+done
+
+for file in $documents; do
+    # Those of cmake and systemctl are not meant, nor one of the example's own.
+    named=$(names_of <"$file" | grep -vxE -e '--(preset|build|install|now|work)') || continue
+    for option in $named; do
+        if ! printf '%s\n%s\n' "$master" "$worker" | grep -qE -e "^  $option( |\$)"; then
+            echo "$file names $option, which neither program has"
+            wrong=1
+        fi
+    done
+done
+
+if [ "$(of_help "$master" | wc -l)" -lt 20 ] || [ "$(names_of <README.md | wc -l)" -lt 10 ]; then
+    echo "hardly any option found: is this the top of the tree?"
     exit 2
 fi
-wrong=0
-for option in $named; do
-    if ! printf '%s\n' "$help" | grep -qE -e "^  $option( |\$)"; then
-        echo "README.md names $option, which neither program has"
-        wrong=1
-    fi
-done
 exit $wrong

@@ -18,13 +18,11 @@ import threading
 
 import msgpack
 
-VERSION = 1
-MAX_ID = 2 ** 32
 CHALLENGE, WELCOME = b'#CHALLENGE#', b'#WELCOME#'
 
+PYTHON_ITEM = 80
 Task = collections.namedtuple('Task', 'id epoch attempt body info')
 PythonItem = collections.namedtuple('PythonItem', 'pickle')  # ext 80: what only Python can read
-PYTHON_ITEM = 80
 
 
 class Error(Exception):
@@ -73,6 +71,10 @@ def unpack(data):
 
 # ---- framing and handshake ----
 
+def _mac(key, message):
+    return hmac.new(key, message, 'sha256').digest()
+
+
 class Framed:
     """Frames over a socket."""
 
@@ -89,7 +91,7 @@ class Framed:
         with self._out:
             try:
                 self.sock.sendall(data)
-            except (BrokenPipeError, ConnectionResetError) as error:
+            except OSError as error:
                 raise Closed(str(error)) from None
 
     def receive(self):
@@ -103,7 +105,7 @@ class Framed:
     def _exactly(self, n):
         try:
             data = self._in.read(n)
-        except (ConnectionResetError, ValueError, OSError) as error:
+        except (OSError, ValueError) as error:  # ValueError: closed here
             raise Closed(str(error)) from None
         if len(data) < n:
             raise Closed('end of file')
@@ -114,24 +116,21 @@ class Framed:
         theirs = self.receive()
         if not theirs.startswith(CHALLENGE + b'{sha256}'):
             raise ValueError('not a task-master: %r' % theirs[:60])
-        self.send(b'{sha256}' + self._mac(authkey, theirs[len(CHALLENGE):]))
+        self.send(b'{sha256}' + _mac(authkey, theirs[len(CHALLENGE):]))
         if self.receive() != WELCOME:
             raise WrongKey('the master does not know this authkey')
         own = b'{sha256}' + os.urandom(40)
         self.send(CHALLENGE + own)
-        if not hmac.compare_digest(self.receive(), b'{sha256}' + self._mac(authkey, own)):
+        if not hmac.compare_digest(self.receive(), b'{sha256}' + _mac(authkey, own)):
             raise WrongKey('the master does not have the authkey')
         self.send(WELCOME)
-
-    @staticmethod
-    def _mac(key, message):
-        return hmac.new(key, message, 'sha256').digest()
 
     def close(self):
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+        self._in.close()
         self.sock.close()
 
 
@@ -183,6 +182,7 @@ class Client:
         self.leases = dict(leases or {})
         self.notices = queue.Queue()  # (method, params) of the master's notifications
         self.ended = threading.Event()
+        self._reader = None
         self._calls = {}
         self._next_id = 0
         self._lock = threading.Lock()
@@ -201,7 +201,7 @@ class Client:
             raise
 
     def say_hello(self, token=None, timeout_s=60.0):
-        fields = {'version': VERSION, 'client': self.client}
+        fields = {'version': 1, 'client': self.client}
         if self.worker is not None:
             fields['worker'] = self.worker
         if token is not None:
@@ -214,11 +214,10 @@ class Client:
         if self.heartbeat_ms:
             threading.Thread(target=self._beat, daemon=True).start()
 
-    def resume(self, address=None, heartbeat_ms=None):
+    def resume(self, address=None):
         """The same session on a new connection; its `leases` say what of the work in hand is still its own."""
         return Client(address or self.address, self.authkey, worker=self.worker, token=self.hello['token'],
-                      leases=self.leases, client=self.client,
-                      heartbeat_ms=self.heartbeat_ms if heartbeat_ms is None else heartbeat_ms)
+                      leases=self.leases, client=self.client, heartbeat_ms=self.heartbeat_ms)
 
     def __enter__(self):
         return self
@@ -228,11 +227,8 @@ class Client:
 
     def close(self):
         self.frames.close()
-        reader = getattr(self, '_reader', None)
-        if reader is not None and reader is not threading.current_thread():
-            reader.join(10)
-
-    # -- messages --
+        if self._reader is not None:
+            self._reader.join(10)
 
     def start(self, method, **params):
         """Sends a request; its Call has the reply later."""
@@ -240,10 +236,10 @@ class Client:
             if self.ended.is_set():
                 raise Closed('the connection has ended')
             while self._next_id in self._calls:
-                self._next_id = (self._next_id + 1) % MAX_ID
+                self._next_id = (self._next_id + 1) % 2 ** 32
             call = Call(self, self._next_id, method)
             self._calls[call.msgid] = call
-            self._next_id = (self._next_id + 1) % MAX_ID
+            self._next_id = (self._next_id + 1) % 2 ** 32
         self.frames.send(pack([0, call.msgid, method, params]))
         return call
 
@@ -299,31 +295,20 @@ class Client:
             if self.leases.get(task_id) == epoch:
                 del self.leases[task_id]
 
-    # -- tasks in --
-
     def put(self, q, *bodies, **options):
         """Their ids. `wait_ms` apart, the options are those of `opts`."""
         more = {'wait_ms': options.pop('wait_ms')} if 'wait_ms' in options else {}
-        if options:
-            more['opts'] = options
-        return self.put_tasks(q, [[body] for body in bodies], **more)['ids']
-
-    def put_tasks(self, q, tasks, **params):
-        """[[body, options], ...]; the whole result."""
-        return self.call('put', q=q, tasks=tasks, **params)
-
-    # -- tasks out --
+        return self.call('put', q=q, tasks=[[body] for body in bodies], opts=options, **more)['ids']
 
     @staticmethod
-    def _tasks(result):
+    def tasks_of(result):
         return [Task(*task, *([{}] if len(task) == 4 else [])) for task in result['tasks']]
 
     def get(self, q, max=1, wait_ms=0, take=False):
         params = {'q': q, 'max': max, 'wait_ms': wait_ms}
         if take:
             params['take'] = True
-        result = self.call('get', **params)
-        tasks = self._tasks(result)
+        tasks = self.tasks_of(self.call('get', **params))
         if take:
             self._forget(tasks)
         return tasks
@@ -339,7 +324,7 @@ class Client:
             params['get'] = get
         result = self.call('done', **params)
         self._forget(params['done'] + params['fail'])  # not before: a reply that is lost leaves them in hand
-        return self._tasks(result) if get is not None else result
+        return self.tasks_of(result) if get is not None else result
 
     def fail(self, task, error, **more):
         result = self.call('fail', fail=[[task.id, task.epoch, dict(more, error=error)]])
@@ -356,13 +341,12 @@ class Client:
         self._forget(leases)
         return result
 
-    # -- waiting --
-
     def wait(self, id=None, q=None, key=None, wait_ms=-1):
         what = {'id': id} if id is not None else {'q': q, 'key': key}
         return self.call('wait', wait_ms=wait_ms, **what)
 
     def join(self, q, wait_ms=-1):
+        """How many tasks are not done yet."""
         return self.call('join', q=q, wait_ms=wait_ms)['unfinished']
 
     def ping(self):
@@ -374,22 +358,17 @@ class Client:
         self.ended.wait(60)
         self.close()
 
-    # -- queues --
-
     def declare(self, q, **policies):
         return self.call('declare', q=q, **policies)['created']
-
-    def delete(self, q):
-        self.call('delete', q=q)
 
     def purge(self, q):
         return self.call('purge', q=q)['dropped']
 
-    def pause(self, q):
-        self.call('pause', q=q)
+    def delete(self, q):
+        self.call('delete', q=q)
 
-    def unpause(self, q):
-        self.call('resume', q=q)
+    def pause(self, q, paused=True):
+        self.call('pause' if paused else 'resume', q=q)
 
     def remove(self, ids):
         return self.call('remove', ids=list(ids))
@@ -397,8 +376,6 @@ class Client:
     def retry(self, ids=None, q=None, max=None):
         params = {'ids': ids, 'q': q, 'max': max}
         return self.call('retry', **{k: v for k, v in params.items() if v is not None})
-
-    # -- looking --
 
     def stats(self, q=None):
         return self.call('stats', **({} if q is None else {'q': q}))

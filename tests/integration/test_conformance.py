@@ -10,7 +10,7 @@ import time
 import unittest
 
 import harness
-import native  # noqa: F401  where msgpack is, for interpreters that have none
+from native import msgpack  # first: finds it for interpreters that have none
 import taskq_native
 
 FOLDER = os.path.join(harness.HERE, 'conformance')
@@ -34,8 +34,8 @@ class CaseClient(taskq_native.Client):
 
 def ext(kind, data):
     if kind == -1:
-        return taskq_native.msgpack.Timestamp.from_bytes(data)
-    return taskq_native.PythonItem(data) if kind == taskq_native.PYTHON_ITEM else taskq_native.msgpack.ExtType(kind, data)
+        return msgpack.Timestamp.from_bytes(data)
+    return taskq_native.PythonItem(data) if kind == taskq_native.PYTHON_ITEM else msgpack.ExtType(kind, data)
 
 
 class Mismatch(AssertionError):

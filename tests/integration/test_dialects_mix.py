@@ -5,7 +5,7 @@ import decimal
 import pickle
 import threading
 
-import native  # noqa: F401  where msgpack is, for interpreters that have none
+from native import msgpack  # first: finds it for interpreters that have none
 import taskq_native
 import wire
 from harness import ServerCase, all_clients, expand, main, old_middle_new, per_interpreter, poll_until
@@ -85,11 +85,11 @@ class ValuesTest(MixCase):
         server = self.start_master(queues=['back'])
         native = self.native(server)
         python = self.python(interpreter, server, 'back')
-        for body, text in ((taskq_native.msgpack.Timestamp(1582934400, 5000), None),
-                           (taskq_native.msgpack.ExtType(5, b'abc'), "(5, b'abc')"),
+        for body, text in ((msgpack.Timestamp(1582934400, 5000), None),
+                           (msgpack.ExtType(5, b'abc'), "(5, b'abc')"),
                            ('\udcff\udcfe', "b'\\xff\\xfe'"),
                            (2 ** 64 - 1, str(2 ** 64 - 1)),
-                           ({'k': taskq_native.msgpack.ExtType(7, b'')}, "{'k': (7, b'')}")):
+                           ({'k': msgpack.ExtType(7, b'')}, "{'k': (7, b'')}")):
             native.put('back', body)
             got = self.evaluate(python, 'back.get(timeout=30)')
             if text is None:

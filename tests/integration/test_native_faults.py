@@ -6,9 +6,10 @@ import sys
 import time
 
 import harness
-import native  # noqa: F401  where msgpack is, for interpreters that have none
+from native import msgpack  # first: finds it for interpreters that have none
 import taskq_native
 import wire
+import worker
 from harness import ServerCase, poll_until
 from proxy import Proxy
 from rights import BOSS, EYE, KEYS, MAILER, SHOP, KeysCase
@@ -100,6 +101,39 @@ class ProcessesTest(FaultsCase):
         refused = len(re.findall(r'(?m)^refused \d+ stale$', told))
         self.assertEqual(len(re.findall(r'(?m)^refused ', told)), refused)
         self.assertGreaterEqual(boss.stats()['stale'], refused)
+
+    def test_task_workers_killed_and_cut(self):
+        """The shipped worker: killed, or its connections cut, while 1,000 tasks go through."""
+        server = self.start_master()
+        proxy = self.proxy(server)
+        boss = self.native(server)
+
+        def start():
+            process = worker.Worker(proxy, '--jobs', '4', peer='taskq')
+            self.addCleanup(process.clear)
+            return process
+
+        workers = [start(), start()]
+        ids = boss.put('task_queue', *range(TASKS))
+        values = {}
+        while len(values) < TASKS:
+            results = boss.get('result_queue', max=7, wait_ms=60000)
+            self.assertNotEqual(results, [], 'only %d results came\n%s' % (len(values), workers[0].describe()))
+            for result in results:
+                self.assertNotIn(result.id, values, 'answered twice')
+                values[result.id] = result.body
+            boss.done([(r,) for r in results])
+            if len(values) // 100 > proxy.cuts // 2:
+                poll_until(lambda: proxy.connections() >= 2, 'both are connected')
+                proxy.cut()
+                workers.pop(0).kill()
+                workers.append(start())
+        self.assertEqual(values, {task_id: '%d * %d = %d' % (n, n, n * n) for n, task_id in enumerate(ids)})
+        self.assertEqual(boss.join('task_queue', wait_ms=60000), 0)
+        self.assertEqual(boss.stats()['tasks'], 0)
+        self.assertGreaterEqual(proxy.cuts, 10)
+        for process in workers:
+            self.assertNotRegex(process.stderr, harness.BROKEN)
 
     def test_stopped_worker_late_results_are_refused(self):
         """SIGSTOP: silence, the tasks are given to others; SIGCONT: what it hands in then is stale and harmless."""
@@ -311,7 +345,7 @@ class LimitsTest(FaultsCase):
         deaf = wire.Wire(server, receive_buffer=4096)
         self.addCleanup(deaf.close)
         deaf.handshake()
-        deaf.send(taskq_native.pack([0, 0, 'hello', {'version': 1}]))
+        deaf.send(msgpack.packb([0, 0, 'hello', {'version': 1}]))
         for n in range(1, 41):
             deaf.send(taskq_native.pack([0, n, 'get', {'q': 'task_queue'}]))
         poll_until(lambda: boss.stats('task_queue')['leased'] > 0, 'it has taken some')

@@ -120,7 +120,7 @@ class Conversation(NativeWorkerCase):
         get = {'q': 'task_queue', 'max': 1, 'wait_ms': 100}
         self.assertEqual(c.expect('get'), get)
         c.tasks([7, 3, 1, 4321])
-        self.assertEqual(c.expect('done'), {'done': [[7, 3, result(4321)]], 'get': get})
+        self.assertEqual(c.expect('done'), {'done': [[7, 3, result(4321)]], 'or_to': 'result_queue', 'get': get})
         c.tasks(ok=1)
         self.assertEqual(c.expect('get'), get)
         c.tasks([8, 1, 2, 5, {'key': 'k', 'trace': '00-aa-bb-00', 'priority': -1, 'error': 'x', 'expires_ms': 9}])
@@ -425,7 +425,7 @@ class Ending(NativeWorkerCase):
         c.tasks([8, 1, 1, 6], msgid=get)  # it crossed the cancel: it never ran here
         self.assertEqual(c.expect('release'), {'leases': [[8, 1]]})
         c.reply(ok=1)
-        self.assertEqual(c.expect('done'), {'done': [[7, 3, result(5)]]})
+        self.assertEqual(c.expect('done'), {'done': [[7, 3, result(5)]], 'or_to': 'result_queue'})
         c.reply(ok=1)
         c.expect('bye')
         c.close()

@@ -8,11 +8,10 @@
 
 /* ---- queues ---- */
 
-static const int results_of[M_QUEUES] = {[Q_TASK] = Q_RESULT,   [Q_RESULT] = M_NONE, [Q_DEAD] = M_NONE,
-                                         [Q_PRIO] = Q_RESULT,   [Q_BOUND] = M_NONE,  [Q_LIFO] = Q_RESULT,
-                                         [Q_SCRATCH] = M_NONE,  [Q_EXPLICIT] = Q_RESULT,
-                                         [Q_ONCE] = Q_RESULT,   [Q_FIFO] = M_NONE,   [Q_REPLY0] = M_NONE,
-                                         [Q_REPLY1] = M_NONE};
+static const int results_of[M_QUEUES] = {
+    [Q_TASK] = Q_RESULT, [Q_RESULT] = M_NONE, [Q_DEAD] = M_NONE,    [Q_PRIO] = Q_RESULT,
+    [Q_BOUND] = M_NONE,  [Q_LIFO] = Q_RESULT, [Q_SCRATCH] = M_NONE, [Q_EXPLICIT] = Q_RESULT,
+    [Q_ONCE] = Q_RESULT, [Q_FIFO] = M_NONE,   [Q_REPLY0] = M_NONE,  [Q_REPLY1] = M_NONE};
 
 static void choose_policies(struct sim *s, int i, struct m_queue *q)
 {
@@ -26,7 +25,8 @@ static void choose_policies(struct sim *s, int i, struct m_queue *q)
                                  : i == Q_ONCE   ? BROKER_ACK_GET
                                                  : BROKER_ACK_AUTO,
                           .result = results_of[i],
-                          .dead = work && i != Q_BOUND && i != Q_SCRATCH && sim_chance(s, 800) ? Q_DEAD : M_NONE,
+                          .dead =
+                              work && i != Q_BOUND && i != Q_SCRATCH && sim_chance(s, 800) ? Q_DEAD : M_NONE,
                           .max_attempts = 1,
                           .retry_ms = sim_chance(s, 200) ? 0 : 1 + sim_below(s, 900),
                           .retry_max_ms = 4000,
@@ -169,9 +169,9 @@ static void add_pythons(struct sim *s)
 static void choose_plan(struct sim *s)
 {
     struct sim_plan *p = &s->plan;
-    bool *flags[] = {&p->cuts,  &p->freezes,    &p->crashes, &p->half_open, &p->duplicates, &p->late,
-                     &p->delays, &p->ttls,      &p->keys,    &p->priorities, &p->fails,     &p->replies,
-                     &p->waits, &p->admin,      &p->takes,   &p->pythons,   &p->leases,     &p->releases};
+    bool *flags[] = {&p->cuts,   &p->freezes, &p->crashes, &p->half_open,  &p->duplicates, &p->late,
+                     &p->delays, &p->ttls,    &p->keys,    &p->priorities, &p->fails,      &p->replies,
+                     &p->waits,  &p->admin,   &p->takes,   &p->pythons,    &p->leases,     &p->releases};
 
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
         *flags[i] = sim_chance(s, 700);

@@ -102,13 +102,14 @@ static void check_call(struct model *m, struct m_call *c)
                  c->conn, c->until);
     if (c->ended)
         sim_fail(m->sim, "a wait for %" PRIu64 " was not answered when that ended", c->id);
-    if (c->is_get && q->counts[M_READY] > 0 && may_hand_out(q))
+    if (q != NULL && c->is_get && q->counts[M_READY] > 0 && may_hand_out(q))
         sim_fail(m->sim, "connection %d waits for a task of %s, where %u are ready", c->conn, q->name,
                  q->counts[M_READY]);
-    if (c->method == M_JOIN && q->unfinished == 0 && q->counts[M_PENDING] == 0)
+    if (q != NULL && c->method == M_JOIN && q->unfinished == 0 && q->counts[M_PENDING] == 0)
         sim_fail(m->sim, "connection %d waits for %s, where all is done", c->conn, q->name);
-    if (c->method == M_PUT && c->parked && q->counts[M_READY] + q->counts[M_DELAYED] + c->count < q->maxsize &&
-        q->orphans == 0 && q->counts[M_PENDING] <= c->count)
+    if (q != NULL && c->method == M_PUT && c->parked &&
+        q->counts[M_READY] + q->counts[M_DELAYED] + c->count < q->maxsize && q->orphans == 0 &&
+        q->counts[M_PENDING] <= c->count)
         sim_fail(m->sim, "connection %d waits for room in %s, where there is some", c->conn, q->name);
 }
 
@@ -179,8 +180,10 @@ void m_explain(struct model *m)
 
         if (t->state == M_KEPT || (t->state == M_PENDING && t->call == M_NONE))
             continue;
-        sim_fail(m->sim, "task %" PRIu64 " (value %d) of %s is not done: state %d, session %s, connection %d, limit %" PRIu64, t->id,
-                 t->val, m->q[t->q].name, (int)t->state, s != NULL ? s->worker : "none",
+        sim_fail(m->sim,
+                 "task %" PRIu64
+                 " (value %d) of %s is not done: state %d, session %s, connection %d, limit %" PRIu64,
+                 t->id, t->val, m->q[t->q].name, (int)t->state, s != NULL ? s->worker : "none",
                  s != NULL ? s->conn : M_NONE, t->limit);
     }
     sim_fail(m->sim, "not all is done");

@@ -10,7 +10,7 @@
 #define DEFAULT_RETENTION_MS 300000u
 #define SLOTS                16384u
 
-const char *const m_queue_names[M_QUEUES] = {"task_queue", "result_queue", "dead", "prio",
+const char *const m_queue_names[M_QUEUES] = {"task_queue", "result_queue", "dead",    "prio",
                                              "bound",      "lifo",         "scratch", "explicit",
                                              "once",       "fifo",         "reply0",  "reply1"};
 
@@ -217,7 +217,9 @@ static int result_queue(const struct model *m, const struct m_item *t, int resul
 {
     if (t->own != M_POLICY)
         return t->own;
-    return result_to >= 0 ? result_to : m->q[t->q].result;
+    if (result_to >= 0 && !(m->to_last && m->q[t->q].result >= 0))
+        return result_to;
+    return m->q[t->q].result;
 }
 
 static void leave_lease(struct m_item *t)
@@ -259,13 +261,17 @@ static void dead_letter(struct model *m, struct m_item *t, enum m_outcome outcom
     }
 }
 
-static void to_result(struct model *m, struct m_item *t, enum m_outcome outcome, int value, int result_to)
+/* is_ack: no queue gets it, but it is kept as long as if one did. */
+static void to_result(struct model *m, struct m_item *t, enum m_outcome outcome, int value, int result_to,
+                      bool is_ack)
 {
     int to = result_queue(m, t, result_to), from = t->q;
     uint32_t retention = t->retention != M_AUTO ? t->retention : m->q[from].retention_ms;
 
     if (retention == M_AUTO)
         retention = to < 0 || t->key >= 0 ? DEFAULT_RETENTION_MS : 0;
+    if (is_ack)
+        to = M_NONE;
     t->outcome = outcome;
     t->from = from;
     t->attempts = 0;
@@ -310,7 +316,7 @@ static void end_item(struct model *m, struct m_item *t, enum m_outcome outcome, 
     } else if (!is_drop && outcome != O_OK && m->q[t->q].dead >= 0) {
         dead_letter(m, t, outcome);
     } else {
-        to_result(m, t, outcome, value, result_to);
+        to_result(m, t, outcome, value, result_to, false);
     }
 }
 
@@ -325,18 +331,33 @@ void m_end_uncounted(struct model *m, struct m_item *t, int value)
     end_item(m, t, O_OK, value, M_NONE, false);
 }
 
-/* A Python session has gone on: what it had is done with, without a result. */
+/* Does anybody want to know how it ends? */
+static bool is_asked_for(const struct model *m, const struct m_item *t)
+{
+    if (t->key >= 0 || t->own == M_NONE || t->retention != M_AUTO)
+        return true;
+    for (int i = 0; i < m->call_count; i++) {
+        const struct m_call *c = &m->calls[i];
+
+        if (c->used && c->method == M_WAIT && c->parked && !c->ended && c->id == t->id)
+            return true;
+    }
+    return false;
+}
+
+/* A Python session has gone on: what it had is done with, without a word on its result. */
 void m_acknowledge(struct model *m, struct m_item *t)
 {
     leave_lease(t);
-    count_end(m, t);
-    if (t->kind == M_RESULT && t->retention > 0) {
-        keep(m, t);
+    if (t->kind == M_TASK && is_asked_for(m, t)) {
+        to_result(m, t, O_OK, M_NONE, M_NONE, true);
         return;
     }
-    if (t->kind == M_TASK)
-        tell(m, t, O_OK, M_NONE);
-    be_gone(m, t);
+    count_end(m, t);
+    if (t->kind == M_RESULT && t->retention > 0)
+        keep(m, t);
+    else
+        be_gone(m, t);
 }
 
 void m_return(struct model *m, struct m_item *t, bool as_freed)
@@ -372,7 +393,7 @@ static bool is_final(const struct model *m, const struct m_item *t, bool said_fi
     return said_final || (max > 0 && t->attempts >= max);
 }
 
-void m_fail(struct model *m, struct m_item *t, bool final, bool has_delay, uint64_t delay_ms)
+void m_fail(struct model *m, struct m_item *t, bool final, bool has_delay, uint64_t delay_ms, int result_to)
 {
     const struct m_queue *q = &m->q[t->q];
     uint64_t least = delay_ms, most = delay_ms;
@@ -380,7 +401,7 @@ void m_fail(struct model *m, struct m_item *t, bool final, bool has_delay, uint6
     if (t->attempts < 255)
         t->attempts++;
     if (is_final(m, t, final)) {
-        m_end(m, t, O_FAILED, M_NONE, M_NONE);
+        m_end(m, t, O_FAILED, M_NONE, result_to);
         return;
     }
     m->retried++;

@@ -71,7 +71,7 @@ struct m_item {
     int key, key_q, own, prio;
     uint32_t max_attempts, retention;
     uint64_t delay, ttl;
-    int64_t lo, hi; /* its place is between them; smaller is nearer to the front */
+    int64_t lo, hi;                   /* its place is between them; smaller is nearer to the front */
     uint64_t due_lo, due_hi, expires; /* SIM ms; expires 0: never */
     uint32_t epoch, attempts;
     int session;
@@ -146,8 +146,8 @@ struct m_queue {
     uint32_t counts[M_STATES];
     uint32_t orphans; /* PENDING without a call */
     int64_t unfinished;
-    uint64_t handed;   /* in all; for the rate */
-    uint64_t tokens;   /* thousandths */
+    uint64_t handed; /* in all; for the rate */
+    uint64_t tokens; /* thousandths */
     uint64_t tokens_ms;
     uint32_t handed_now;
     uint64_t stats_gets;
@@ -164,8 +164,9 @@ struct sim;
 struct model {
     struct sim *sim;
     uint64_t now;
-    int64_t place; /* grows with each step, and within */
-    bool timers;   /* this step is the clock's */
+    int64_t place;  /* grows with each step, and within */
+    bool timers;    /* this step is the clock's */
+    bool to_last;   /* result_to is only for what has no queue for its result otherwise */
     bool piecemeal; /* this request is several steps, after each of which somebody may be served */
     struct m_item items[M_ITEMS];
     int item_count;
@@ -208,7 +209,7 @@ void m_return(struct model *m, struct m_item *t, bool as_freed);
 void m_end(struct model *m, struct m_item *t, enum m_outcome outcome, int value, int result_to);
 void m_end_uncounted(struct model *m, struct m_item *t, int value);
 void m_acknowledge(struct model *m, struct m_item *t); /* Python's */
-void m_fail(struct model *m, struct m_item *t, bool final, bool has_delay, uint64_t delay_ms);
+void m_fail(struct model *m, struct m_item *t, bool final, bool has_delay, uint64_t delay_ms, int result_to);
 void m_remove(struct model *m, struct m_item *t);
 bool m_retry(struct model *m, struct m_item *t, int session);
 uint32_t m_purge(struct model *m, int q);

@@ -110,6 +110,7 @@ static void welcome(struct sim_actor *a, struct tq_mp result)
     if (!a->has_session)
         return;
     if (field(result, "token", &at) && tq_mp_bin(&at, &token) && token.len == sizeof(a->token)) {
+        memcpy(a->token_before, a->token, sizeof(a->token));
         memcpy(a->token, token.data, token.len);
         a->has_token = true;
     }
@@ -140,7 +141,9 @@ static void take_tasks(struct sim_actor *a, const struct sim_call *c, struct tq_
             h.is_task = !field(at, "outcome", &outcome);
             (void)tq_mp_skip(&at);
         }
-        h.ready_at = s->now_ms + (s->calm ? sim_below(s, 20) : sim_below(s, 4) == 0 ? sim_below(s, 1500) : sim_below(s, 60));
+        h.ready_at = s->now_ms + (s->calm                ? sim_below(s, 20)
+                                  : sim_below(s, 4) == 0 ? sim_below(s, 1500)
+                                                         : sim_below(s, 60));
         if (a->hand_count < SIM_HAND)
             a->hand[a->hand_count++] = h;
     }

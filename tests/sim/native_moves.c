@@ -68,7 +68,8 @@ void sim_hello(struct sim_actor *a)
         bool forged = !s->calm && sim_chance(s, 60);
         uint8_t bytes[NATIVE_TOKEN_BYTES];
 
-        memcpy(bytes, a->token, sizeof(bytes));
+        /* One that did not write the last one down has the one before. */
+        memcpy(bytes, !s->calm && sim_chance(s, 60) ? a->token_before : a->token, sizeof(bytes));
         if (forged) /* one byte of it is another */
             bytes[sim_below(s, sizeof(bytes))] ^= 1;
         tq_mp_put_cstr(&o, "token");
@@ -270,15 +271,15 @@ static void settle(struct sim_actor *a, const struct sim_hand *done, uint32_t do
                    const struct sim_hand *failed, uint32_t failed_count)
 {
     struct sim *s = a->sim;
-    bool more = wants_more(a) && sim_chance(s, 600), to = !a->faithful && sim_chance(s, 30);
+    bool more = wants_more(a) && sim_chance(s, 600), to = !a->faithful && sim_chance(s, 100);
     int q = more ? one_of(s, a->queues, a->queue_count) : M_NONE;
     int64_t wait_ms = more ? some_wait(s) : 0;
     struct tq_mp_out o;
 
     sim_begin(a, done_count > 0 ? "done" : "fail", M_DONE, q, wait_ms != 0, 2u + more + to, &o);
     if (to) {
-        tq_mp_put_cstr(&o, "to");
-        tq_mp_put_cstr(&o, m_queue_names[Q_RESULT]);
+        tq_mp_put_cstr(&o, sim_chance(s, 600) ? "or_to" : "to");
+        tq_mp_put_cstr(&o, m_queue_names[sim_chance(s, 500) ? Q_RESULT : Q_REPLY0]);
     }
     tq_mp_put_cstr(&o, "done");
     tq_mp_put_array(&o, done_count);
@@ -391,6 +392,18 @@ static void of_queue(struct sim_actor *a, const char *method, enum m_method m, i
     sim_finish(a, &o);
 }
 
+/* It goes as it should, with what it has in hand. */
+static void bye(struct sim_actor *a)
+{
+    struct tq_mp_out o;
+
+    sim_begin(a, "bye", M_BYE, M_NONE, false, 0, &o);
+    sim_finish(a, &o);
+    a->hand_count = 0;
+    a->ready = false;
+    a->has_token = false;
+}
+
 static void join(struct sim_actor *a)
 {
     struct sim *s = a->sim;
@@ -438,13 +451,14 @@ static void of_ids(struct sim_actor *a, const char *method, enum m_method m)
     for (uint32_t i = 0; i < count; i++) {
         const struct sim_actor *b = &s->actors[sim_below(s, (uint32_t)s->actor_count)];
         unsigned known = b->id_count < 32 ? b->id_count : 32;
-        uint64_t id = known > 0 ? b->ids[sim_below(s, known)] : 1000000 + sim_below(s, 1000); /* nobody has it */
+        uint64_t id =
+            known > 0 ? b->ids[sim_below(s, known)] : 1000000 + sim_below(s, 1000); /* nobody has it */
 
         if (m == M_RETRY && a->hand_count > 0)
             id = a->hand[sim_below(s, (uint32_t)a->hand_count)].id;
-        for (uint32_t k = 0; k < i; k++)
-            if (ids[k] == id)
-                id = 2000000 + i; /* each once */
+        /* Only the first is anything: each of them is a step of its own, after which others go on. */
+        if (i > 0)
+            id = 2000000 + i;
         ids[i] = id;
     }
     sim_begin(a, method, m, M_NONE, false, 1, &o);
@@ -521,4 +535,6 @@ void sim_native_moves(struct sim_actor *a)
     cancel_some(a);
     if (wants_more(a) && sim_chance(s, 700))
         get(a);
+    if (!s->calm && !a->faithful && s->plan.releases && sim_chance(s, 3))
+        bye(a);
 }

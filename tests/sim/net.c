@@ -139,7 +139,10 @@ void sim_cut(struct sim_link *l)
     uint64_t up_in = sim_below(s, 30), down_in = sim_below(s, 30);
     unsigned side = s->plan.half_open ? sim_below(s, 4) : 0;
 
-    sim_note(s, "cut %d: %s", l->index, side == 2 ? "the master sees nothing" : side == 3 ? "the client sees nothing" : "both");
+    sim_note(s, "cut %d: %s", l->index,
+             side == 2   ? "the master sees nothing"
+             : side == 3 ? "the client sees nothing"
+                         : "both");
     if (side == 2) {
         up_in = KEEPALIVE_MS / 4 + sim_below(s, KEEPALIVE_MS);
         l->how = NATIVE_FELL_SILENT;

@@ -1,5 +1,5 @@
-/* Python's clients: one call at a time, through the events that the master's Python dialect makes of them. What
- * they hold is done with at their next sign of progress; the model hears of each call here. */
+/* Python's clients: one call at a time, through the events that the master's Python dialect makes of them.
+ * What they hold is done with at their next sign of progress; the model hears of each call here. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -248,7 +248,8 @@ static void on_item(struct sim_python *p, const struct broker_effect *fx)
     p->id = fx->id;
     p->epoch = fx->epoch;
     p->task = h.value;
-    sim_note(s, "%s: got [%" PRIu64 ", %u]%s", p->actor->name, fx->id, fx->epoch, p->dead ? ", but is dead" : "");
+    sim_note(s, "%s: got [%" PRIu64 ", %u]%s", p->actor->name, fx->id, fx->epoch,
+             p->dead ? ", but is dead" : "");
     if (p->dead && sim_chance(s, 500)) { /* the master saw so: to the next in line */
         ev.kind = BROKER_BOUNCE;
         ev.id = fx->id;
@@ -269,6 +270,7 @@ static void put_answered(struct sim_python *p, const struct broker_effect *fx)
     struct sim *s = p->actor->sim;
     struct m_item *t = &s->model->items[p->put_item];
 
+    TQ_ASSERT(p->put_item >= 0);
     if (fx->outcome == BROKER_REPLY_NONE) {
         m_name(s->model, t, fx->id);
         if (t->state == M_PENDING) {
@@ -282,8 +284,7 @@ static void put_answered(struct sim_python *p, const struct broker_effect *fx)
     } else if (fx->outcome == BROKER_REPLY_FULL && t->state == M_PENDING) {
         const struct m_queue *q = &s->model->q[t->q];
 
-        if (q->maxsize == 0 ||
-            q->counts[M_READY] + q->counts[M_DELAYED] + q->counts[M_PENDING] <= q->maxsize)
+        if (q->maxsize == 0 || q->counts[M_READY] + q->counts[M_DELAYED] + q->counts[M_PENDING] <= q->maxsize)
             sim_fail(s, "%s finds %s full, which it is not", p->actor->name, q->name);
         m_move(s->model, t, M_GONE, t->q);
     } else {
@@ -404,7 +405,8 @@ static void produce(struct sim_python *p)
     if (a->puts_left == 0 || s->calm)
         return;
     a->puts_left--;
-    put(p, a->puts[sim_below(s, (uint32_t)a->put_count)], false, sim_chance(s, 500) ? 1 + sim_below(s, 800) : 0);
+    put(p, a->puts[sim_below(s, (uint32_t)a->put_count)], false,
+        sim_chance(s, 500) ? 1 + sim_below(s, 800) : 0);
 }
 
 static void work(struct sim_python *p)
@@ -415,7 +417,9 @@ static void work(struct sim_python *p)
     switch (p->phase) {
     case P_IDLE:
         get(p, a->queues[sim_below(s, (uint32_t)a->queue_count)],
-            s->calm || sim_chance(s, 700) ? BROKER_WAIT_MS : sim_chance(s, 500) ? BROKER_NO_WAIT : BROKER_WAIT_FOREVER,
+            s->calm || sim_chance(s, 700) ? BROKER_WAIT_MS
+            : sim_chance(s, 500)          ? BROKER_NO_WAIT
+                                          : BROKER_WAIT_FOREVER,
             1 + sim_below(s, s->calm ? 100 : 1500));
         break;
     case P_WORKING:
@@ -455,8 +459,7 @@ void sim_python_tick(struct sim_actor *a)
                 if (p->call != M_NONE)
                     s->model->calls[p->call].used = false;
                 if (p->put_item != M_NONE && s->model->items[p->put_item].state == M_PENDING)
-                    m_move(s->model, &s->model->items[p->put_item], M_GONE,
-                           s->model->items[p->put_item].q);
+                    m_move(s->model, &s->model->items[p->put_item], M_GONE, s->model->items[p->put_item].q);
                 p->call = p->put_item = M_NONE;
                 p->calling = p->waits = false;
                 p->phase = P_IDLE;

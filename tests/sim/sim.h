@@ -65,8 +65,8 @@ struct sim_link {
 struct sim_hand { /* a lease in hand */
     uint64_t id;
     uint32_t epoch;
-    int q, task;     /* queue; the body's value */
-    bool is_task;    /* or a result or dead letter, which wants no value */
+    int q, task;  /* queue; the body's value */
+    bool is_task; /* or a result or dead letter, which wants no value */
     uint64_t ready_at;
 };
 
@@ -93,7 +93,7 @@ struct sim_actor {
     int link;         /* -1: none */
     bool ready;       /* hello was answered */
     bool has_token;
-    uint8_t token[NATIVE_TOKEN_BYTES];
+    uint8_t token[NATIVE_TOKEN_BYTES], token_before[NATIVE_TOKEN_BYTES];
     uint32_t heartbeat_ms;
     uint64_t said_ms, retry_ms;
     uint32_t msgid;
@@ -147,6 +147,8 @@ struct sim {
     struct model *model;
     struct tq_buf out; /* the frame that a client is just making */
 };
+
+extern bool sim_checks; /* with the broker's own check */
 
 /* sim.c: the first thing that is wrong ends the program, after it said how to see it again. */
 __attribute__((format(printf, 2, 3), noreturn)) void sim_fail(struct sim *s, const char *fmt, ...);

@@ -1,7 +1,6 @@
-/* Requests, as they reach the master: what each has to do is done to the model, and what has to be answered is
- * noted. */
+/* Requests, as they reach the master: what each has to do is done to the model, and what has to be answered
+ * is noted. */
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/assert.h"
@@ -16,7 +15,7 @@ struct fields {
     int64_t wait_ms;
     uint64_t id, ms;
     uint32_t max, call, heartbeat_ms;
-    bool take, update;
+    bool take, or_to;
     int key, to;
     struct tq_span worker, token, tasks, opts, done, fail, get, ids, leases;
     int64_t concurrency, maxsize, max_attempts, lease_ms;
@@ -32,11 +31,11 @@ static int queue_of(struct tq_span name)
 
 static int key_of(struct tq_span key)
 {
-    char text[12] = "";
+    int n = 0;
 
-    TQ_ASSERT(key.len > 1 && key.len < sizeof(text));
-    memcpy(text, key.data + 1, key.len - 1);
-    return atoi(text);
+    for (size_t i = 1; i < key.len; i++)
+        n = n * 10 + (key.data[i] - '0');
+    return n;
 }
 
 static uint64_t number(struct tq_mp *in)
@@ -81,6 +80,9 @@ static bool read_value_field(struct fields *f, struct tq_span name, struct tq_mp
         f->key = key_of(bytes(in));
     } else if (tq_span_is(name, "to")) {
         f->to = queue_of(bytes(in));
+    } else if (tq_span_is(name, "or_to")) {
+        f->to = queue_of(bytes(in));
+        f->or_to = true;
     } else if (tq_span_is(name, "worker")) {
         f->worker = bytes(in);
     } else if (tq_span_is(name, "token")) {
@@ -253,7 +255,9 @@ static struct m_named read_lease(struct tq_mp *in, uint32_t *ret_parts)
 {
     struct m_named name;
 
+    *ret_parts = 0;
     (void)tq_mp_array(in, ret_parts);
+    TQ_ASSERT(*ret_parts >= 2);
     name.id = number(in);
     name.epoch = (uint32_t)number(in);
     *ret_parts -= 2;
@@ -271,7 +275,7 @@ static void check_value(struct model *m, const struct m_item *t, const struct m_
 
 static void on_done_one(struct model *m, struct m_call *c, struct tq_mp *in, int to)
 {
-    uint32_t parts;
+    uint32_t parts = 0;
     struct m_named name = read_lease(in, &parts);
     struct m_item *t = m_lease(m, m_session_of(m, c->conn), name.id, name.epoch);
     struct tq_span raw = {0};
@@ -289,9 +293,9 @@ static void on_done_one(struct model *m, struct m_call *c, struct tq_mp *in, int
     m_end(m, t, O_OK, value, to);
 }
 
-static void on_fail_one(struct model *m, struct m_call *c, struct tq_mp *in)
+static void on_fail_one(struct model *m, struct m_call *c, struct tq_mp *in, int to)
 {
-    uint32_t parts, pairs = 0;
+    uint32_t parts = 0, pairs = 0;
     struct m_named name = read_lease(in, &parts);
     struct m_item *t = m_lease(m, m_session_of(m, c->conn), name.id, name.epoch);
     bool final = false, has_delay = false;
@@ -317,7 +321,7 @@ static void on_fail_one(struct model *m, struct m_call *c, struct tq_mp *in)
         return;
     }
     c->ok++;
-    m_fail(m, t, final, has_delay, delay_ms);
+    m_fail(m, t, final, has_delay, delay_ms, to);
 }
 
 static void on_done(struct model *m, struct m_call *c, struct fields *f)
@@ -325,11 +329,12 @@ static void on_done(struct model *m, struct m_call *c, struct fields *f)
     struct tq_mp in;
     uint32_t count = elements(f->done, &in);
 
+    m->to_last = f->or_to;
     for (uint32_t i = 0; i < count; i++)
         on_done_one(m, c, &in, f->to);
     count = elements(f->fail, &in);
     for (uint32_t i = 0; i < count; i++)
-        on_fail_one(m, c, &in);
+        on_fail_one(m, c, &in, f->to);
     c->must_answer = f->get.len == 0;
     if (f->get.len > 0) {
         struct fields get;
@@ -539,8 +544,8 @@ static void on_bye(struct model *m, struct m_call *c)
 /* ---- all ---- */
 
 static const char *const method_names[M_METHODS] = {
-    "hello", "put", "get",  "done",  "extend", "release", "wait",  "join",    "cancel",
-    "ping",  "bye", "pause", "resume", "purge", "remove",  "retry", "declare", "stats"};
+    "hello", "put", "get",   "done",   "extend", "release", "wait",  "join",    "cancel",
+    "ping",  "bye", "pause", "resume", "purge",  "remove",  "retry", "declare", "stats"};
 
 static void handle(struct model *m, struct m_call *c, struct fields *f)
 {

@@ -10,10 +10,10 @@
 #include "master/endpoint.h"
 #include "tests/sim/sim.h"
 
-#define CHECK_EVERY 64u /* steps */
+#define CHECK_EVERY 64u     /* steps */
 #define DRAIN_MS    240000u /* after the last trouble all is done */
 #define HORIZON_MS  3600000u
-#define LATE_MS     15000u   /* so much later something may still come out of the net */
+#define LATE_MS     15000u        /* so much later something may still come out of the net */
 #define FLOOR_BYTES (1536u << 10) /* what it keeps for the next tasks */
 
 /* ---- the host ---- */
@@ -218,7 +218,7 @@ void sim_after_step(struct sim *s)
             sim_link_wrote((struct sim_link *)(void *)dirty[i]);
     } while (n > 0);
     m_step_ended(s->model);
-    if (++s->steps % CHECK_EVERY != 0)
+    if (++s->steps % CHECK_EVERY != 0 || !sim_checks)
         return;
     broken = broker_check(s->broker);
     if (broken != NULL)
@@ -302,8 +302,10 @@ static void check_floor(struct sim *s)
 
     broker_get_stats(s->broker, &st);
     if (st.tasks + st.leased + st.delayed + st.kept + st.waiting + st.body_bytes + st.parked_bytes > 0)
-        sim_fail(s, "at the end there are %" PRIu64 " tasks, %" PRIu64 " leases, %" PRIu64 " waiting, %" PRIu64
-                 " bytes", st.tasks, st.leased, st.waiting, st.body_bytes);
+        sim_fail(s,
+                 "at the end there are %" PRIu64 " tasks, %" PRIu64 " leases, %" PRIu64 " waiting, %" PRIu64
+                 " bytes",
+                 st.tasks, st.leased, st.waiting, st.body_bytes);
     if (st.memory_bytes > FLOOR_BYTES)
         sim_fail(s, "at the end %" PRIu64 " bytes of memory are in use", st.memory_bytes);
 }

@@ -530,7 +530,11 @@ static void names_are_checked_and_queues_limited(void **state)
     conf.ack = (enum broker_ack)9;
     assert_int_equal(broker_declare(r.b, "x", &conf, &q), TQ_EINVAL);
     conf.ack = BROKER_ACK_AUTO;
+    conf.dead = "x"; /* itself */
+    assert_int_equal(broker_declare(r.b, "x", &conf, &q), TQ_EINVAL);
+    conf.dead = "x2";
     assert_int_equal(broker_declare(r.b, "x", &conf, &q), 0);
+    conf.dead = NULL;
     assert_int_equal(broker_declare(r.b, "y", &conf, &q), TQ_ELIMIT);
     assert_null(broker_find(r.b, tq_span("", 0)));
     assert_null(broker_find(r.b, tq_span_str("nope")));

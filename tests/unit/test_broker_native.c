@@ -152,6 +152,65 @@ static void a_lease_ends_by_time_and_can_be_extended(void **state)
     nr_deinit(&w.r);
 }
 
+/* Each goes to the front: the newest first, so that all stand as they stood. */
+static void leases_that_end_together_keep_their_order(void **state)
+{
+    struct nr_lease l[6];
+    struct world w;
+    uint64_t ids[6];
+
+    (void)state;
+    init(&w);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 6 && round == 0; i++)
+            ids[i] = nr_put(&w.r, 0, w.work, "x");
+        for (int i = 0; i < 6; i++)
+            l[i] = nr_get(&w.r, 1 + i % 2, w.work, ids[i]); /* two sessions */
+        if (round == 1) {                                   /* whichever was extended last */
+            nr_pass(&w.r, 10);
+            for (int i = 0; i < 6; i++)
+                assert_int_equal(nr_extend(&w.r, l[(i * 5 + 2) % 6], 100), BROKER_REPLY_OK);
+        }
+        if (round == 2) { /* one session is silent when its time is up */
+            nr_pass(&w.r, 10);
+            nr_detach(&w.r, 2, false);
+        }
+        nr_pass(&w.r, 100);
+        assert_int_equal(nr_queue_stats(&w.r, w.work).ready, 6);
+    }
+    for (int i = 0; i < 6; i++)
+        nr_get(&w.r, 3, w.work, ids[i]);
+    nr_deinit(&w.r);
+}
+
+static void a_due_lease_without_memory_keeps_its_place(void **state)
+{
+    struct tq_deadline *due[3];
+    struct broker_event ev = {.kind = BROKER_DUE};
+    struct world w;
+    uint64_t ids[3];
+
+    (void)state;
+    init(&w);
+    for (int i = 0; i < 3; i++)
+        ids[i] = nr_put(&w.r, 0, w.work, "x");
+    for (int i = 0; i < 3; i++)
+        nr_get(&w.r, 1, w.work, ids[i]);
+    w.r.now_ms += 100;
+    for (int i = 0; i < 3; i++) {
+        due[i] = tq_deadlines_pop_due(&w.r.deadlines, w.r.now_ms);
+        assert_non_null(due[i]);
+        ev.deadline = due[i];
+        broker_effects_deinit(&w.r.fx);
+        tq_mem_fail_after(0, 1);
+        assert_int_equal(nr_try(&w.r, &ev), TQ_ENOMEM);
+    }
+    nr_pass(&w.r, 1000);
+    for (int i = 0; i < 3; i++)
+        nr_get(&w.r, 2, w.work, ids[i]);
+    nr_deinit(&w.r);
+}
+
 static void a_lease_without_a_limit_stays(void **state)
 {
     struct world w;
@@ -313,6 +372,8 @@ int main(void)
         cmocka_unit_test(each_hand_out_has_an_epoch_of_its_own),
         cmocka_unit_test(a_repeated_done_does_not_take_the_result),
         cmocka_unit_test(a_lease_ends_by_time_and_can_be_extended),
+        cmocka_unit_test(leases_that_end_together_keep_their_order),
+        cmocka_unit_test(a_due_lease_without_memory_keeps_its_place),
         cmocka_unit_test(a_lease_without_a_limit_stays),
         cmocka_unit_test(what_is_released_stands_at_the_front_as_it_was),
         cmocka_unit_test(a_done_wakes_who_waits_for_results),

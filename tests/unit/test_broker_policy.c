@@ -452,6 +452,8 @@ static void a_change_that_cannot_be_changes_nothing(void **state)
     bad = c;
     bad.dead = "no such name";
     assert_int_equal(broker_reconfigure(r.b, r.now_ms, q, &bad, &r.fx), TQ_EINVAL);
+    bad.dead = "q"; /* itself */
+    assert_int_equal(broker_reconfigure(r.b, r.now_ms, q, &bad, &r.fx), TQ_EINVAL);
     bad = c;
     bad.max_attempts = BROKER_ATTEMPTS_MAX + 1;
     assert_int_equal(broker_reconfigure(r.b, r.now_ms, q, &bad, &r.fx), TQ_EINVAL);

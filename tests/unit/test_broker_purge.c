@@ -275,7 +275,8 @@ static void what_is_purged_is_not_there(void **state)
     rig_deinit(r);
 }
 
-static void what_comes_back_meanwhile_is_purged_too(void **state)
+/* It was in somebody's hands when the purge came. */
+static void what_was_leased_survives(void **state)
 {
     struct mid m;
     struct rig *r = &m.r;
@@ -283,26 +284,61 @@ static void what_comes_back_meanwhile_is_purged_too(void **state)
     (void)state;
     struct broker_queue_conf c = p_conf();
     c.max_attempts = 9;
+    c.retry_ms = 1;
     mid_init(&m, &c);
-    uint64_t w0 = p_wait(r, 2, m.held[0].id, -1), w1 = p_wait(r, 2, m.held[1].id, -1);
+    uint64_t w0 = p_wait(r, 2, m.held[0].id, -1);
     p_release(r, 1, m.held[0]);
-    p_result(r, 2, w0, m.held[0].id, BROKER_OUTCOME_PURGED);
-    p_fail(r, 1, m.held[1], false); /* to be retried, otherwise */
-    p_result(r, 2, w1, m.held[1].id, BROKER_OUTCOME_PURGED);
+    rig_none(r);
+    m.held[0] = p_take(r, 2, m.q, "held"); /* and is handed out while the purge runs */
+    p_fail(r, 1, m.held[1], false);        /* is retried: delayed */
     rig_none(r);
     p_empty(r, m.q);
-    p_done(r, 1, m.held[2], NULL); /* done is done */
+    assert_int_equal(p_stats(r, m.q).delayed, 1);
+    p_done(r, 1, m.held[2], NULL);
     rig_none(r);
     p_put(r, m.q, "new", NULL);
-    struct held h = p_take(r, 3, m.q, "new"); /* put after the purge */
-    p_release(r, 3, h);
+    p_release(r, 3, p_take(r, 3, m.q, "new")); /* put after the purge */
     rig_none(r);
     p_take(r, 3, m.q, "new");
-    run_out(&m, 2);
+    rig_pass(r, 1);
+    assert_int_equal(rig_stats(r).tasks > 6000, 1); /* it still runs */
+    p_release(r, 2, m.held[0]);
+    rig_none(r);
+    p_take(r, 2, m.q, "held");
+    assert_int_equal(p_take(r, 2, m.q, "held").id, m.held[1].id);
+    run_out(&m, 4);
     p_release(r, 1, m.held[3]); /* the purge is over */
     rig_none(r);
     p_take(r, 1, m.q, "held");
-    assert_int_equal(p_stats(r, m.q).unfinished, 2);
+    assert_int_equal(p_stats(r, m.q).unfinished, 4);
+    assert_int_equal(rig_stats(r).dropped, 20000);
+    (void)w0;
+    rig_deinit(r);
+}
+
+/* Their colour is that of tasks which are being purged: a second purge takes those that came back, no other.
+ */
+static void what_came_back_is_purged_by_the_next_one(void **state)
+{
+    struct mid m;
+    struct rig *r = &m.r;
+
+    (void)state;
+    struct broker_queue_conf c = p_conf();
+    mid_init(&m, &c);
+    p_release(r, 1, m.held[0]);
+    rig_none(r);
+    p_release(r, 1, m.held[1]);
+    rig_none(r);
+    p_take(r, 1, m.q, "held");
+    assert_int_equal(quick_purge(r, m.q, BROKER_REPLY_OK), 1);
+    rig_none(r);
+    p_release(r, 1, m.held[2]); /* leased at both */
+    rig_none(r);
+    p_take(r, 1, m.q, "held");
+    p_empty(r, m.q);
+    run_out(&m, 3);
+    assert_int_equal(p_stats(r, m.q).unfinished, 3);
     rig_deinit(r);
 }
 
@@ -653,7 +689,8 @@ int main(void)
         cmocka_unit_test(a_million_tasks_go_in_slices),
         cmocka_unit_test(a_priority_queue_goes_in_slices_too),
         cmocka_unit_test(what_is_purged_is_not_there),
-        cmocka_unit_test(what_comes_back_meanwhile_is_purged_too),
+        cmocka_unit_test(what_was_leased_survives),
+        cmocka_unit_test(what_came_back_is_purged_by_the_next_one),
         cmocka_unit_test(what_comes_in_meanwhile_stays_whatever_its_id),
         cmocka_unit_test(the_queue_may_be_removed_meanwhile),
         cmocka_unit_test(shutdown_at_once_goes_in_slices_too),

@@ -551,7 +551,8 @@ static void bodies_of_all_sizes_come_out_as_they_went_in(void **state)
     struct broker_queue *q = nr_queue(&r, "q");
     for (uint32_t len = 0; len <= MOST; len += len < 500 ? 1 : 97)
         for (int form = 0; form < 4; form++) { /* both formats, with and without a body of its own */
-            struct broker_put_options o = {.trace = tq_span_str("trace"), .key = tq_span_str("key")};
+            struct broker_put_options o = {
+                .trace = tq_span_str("trace"), .key = tq_span_str("key"), .has_retention = true};
             struct broker_event ev = nr_event(&r, BROKER_PUT, 0);
             struct tq_body *body = tq_body_new(len);
             struct broker_view v;

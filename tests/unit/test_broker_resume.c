@@ -212,7 +212,7 @@ static void a_resumed_lease_has_its_time_anew(void **state)
     nr_pass(&w.r, 99);
     assert_state(&w, 0, "leased");
     nr_pass(&w.r, 1);
-    assert_non_null(nr_find_told(&w.r, w.l[2]));
+    assert_non_null(nr_find_told(&w.r, w.l[0])); /* the last one that was told: the newest goes first */
     nr_deinit(&w.r);
 }
 
@@ -362,6 +362,35 @@ static void a_resume_without_memory_changes_nothing(void **state)
     }
 }
 
+/* What is resumed leaves a tombstone in the heap, and needs a place there when it comes back. */
+static void resumed_tasks_have_room_in_a_full_heap(void **state)
+{
+    struct broker_queue_conf c = nr_conf(NULL, NULL);
+    struct broker_lease_name names[4];
+    struct broker_queue *q;
+    struct nr r;
+
+    (void)state;
+    nr_init(&r);
+    c.kind = BROKER_PRIORITY;
+    q = nr_declare(&r, "prio", &c);
+    for (unsigned i = 0; i < 16; i++) /* as many as a heap begins with */
+        nr_put(&r, 0, q, "x");
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < 4; i++) {
+            struct nr_lease l = nr_get(&r, 1, q, 0);
+
+            names[i] = (struct broker_lease_name){.id = l.id, .epoch = l.epoch};
+        }
+        nr_detach(&r, 1, true);
+        assert_int_equal(nr_resume(&r, 1, names, 4), 4);
+        nr_detach(&r, 1, true);
+        assert_int_equal(nr_queue_stats(&r, q).ready, 16);
+        assert_int_equal(nr_resume(&r, 1, NULL, 0), 0);
+    }
+    nr_deinit(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +407,7 @@ int main(void)
         cmocka_unit_test(a_closed_session_is_forgotten),
         cmocka_unit_test(a_collector_resumes_results),
         cmocka_unit_test(a_resume_never_holds_more_than_it_may),
+        cmocka_unit_test(resumed_tasks_have_room_in_a_full_heap),
         cmocka_unit_test(a_resume_without_memory_changes_nothing),
     };
 

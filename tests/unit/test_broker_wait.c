@@ -46,6 +46,40 @@ static void all_who_wait_get_the_result(void **state)
     rig_deinit(&r);
 }
 
+/* However many wait for it. It lives as long as the last effect that tells of it. */
+static void a_large_result_is_there_once(void **state)
+{
+    enum { WAITERS = 50, BYTES = 1 << 20 };
+    struct tq_body *body = tq_body_new(BYTES);
+    struct broker_event ev = {.kind = BROKER_DONE};
+    const uint8_t *data = body->data;
+    uint64_t tokens[WAITERS];
+    struct rig r;
+
+    (void)state;
+    memset(body->data, 5, BYTES);
+    p_init(&r);
+    struct broker_queue *q = keeping(&r, 1000);
+    uint64_t id = p_put(&r, q, "a", NULL);
+    for (int i = 0; i < WAITERS; i++)
+        tokens[i] = p_wait(&r, 1, id, -1);
+    rig_none(&r);
+    ev.payload = (struct broker_payload){.data = body->data, .len = BYTES, .body = body};
+    p_lease_call(&r, BROKER_DONE, 2, p_take(&r, 2, q, "a"), &ev, BROKER_REPLY_OK);
+    for (int i = 0; i < WAITERS; i++) {
+        const struct broker_view *v = p_result(&r, 1, tokens[i], id, BROKER_OUTCOME_OK);
+
+        assert_ptr_equal(v->payload.data, data);
+        assert_ptr_equal(v->payload.body, body);
+    }
+    assert_int_equal(body->refs, 1 + 1 + WAITERS); /* ours, the task's, the effects' */
+    tq_body_unref(body);
+    rig_pass(&r, 1000); /* it is kept no longer; no effect tells of it any more */
+    rig_none(&r);
+    assert_int_equal(rig_stats(&r).tasks, 0);
+    rig_deinit(&r);
+}
+
 static void who_waits_already_gets_a_result_that_nobody_keeps(void **state)
 {
     struct rig r;
@@ -324,6 +358,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_who_wait_get_the_result),
+        cmocka_unit_test(a_large_result_is_there_once),
         cmocka_unit_test(who_waits_already_gets_a_result_that_nobody_keeps),
         cmocka_unit_test(a_result_in_a_queue_is_seen_by_wait_too),
         cmocka_unit_test(a_result_that_is_taken_at_once_is_told_all_the_same),

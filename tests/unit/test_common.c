@@ -290,6 +290,28 @@ static void test_deadlines_against_a_model(void **state)
     tq_deadlines_deinit(&m.heap);
 }
 
+static void test_deadlines_of_equal_moments_go_by_rank(void **state)
+{
+    struct tq_deadlines d;
+    struct tq_deadline n[100] = {0};
+
+    (void)state;
+    tq_deadlines_init(&d);
+    for (unsigned i = 0; i < 100; i++) {
+        n[i].seq = TQ_DEADLINE_RANK_MAX - i; /* even ones are ranked, the last one first */
+        assert_int_equal(i % 2 == 0 ? tq_deadline_set_ranked(&d, &n[i], 7) : tq_deadline_set(&d, &n[i], 5),
+                         TQ_OK);
+    }
+    for (unsigned i = 0; i < 100; i += 2) /* to move them changes nothing */
+        assert_int_equal(tq_deadline_set_ranked(&d, &n[i * 37 % 100], 5), TQ_OK);
+    for (unsigned i = 0; i < 50; i++)
+        assert_ptr_equal(tq_deadlines_pop_due(&d, 5), &n[98 - 2 * i]);
+    for (unsigned i = 0; i < 50; i++)
+        assert_ptr_equal(tq_deadlines_pop_due(&d, 5), &n[1 + 2 * i]);
+    assert_null(tq_deadlines_pop_due(&d, UINT64_MAX));
+    tq_deadlines_deinit(&d);
+}
+
 static void test_deadlines_equal_moments_keep_order(void **state)
 {
     struct tq_deadlines d;
@@ -386,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_body),
         cmocka_unit_test(test_deadlines_against_a_model),
         cmocka_unit_test(test_deadlines_equal_moments_keep_order),
+        cmocka_unit_test(test_deadlines_of_equal_moments_go_by_rank),
         cmocka_unit_test(test_deadlines_without_memory),
         cmocka_unit_test(test_deadlines_keep_places),
     };

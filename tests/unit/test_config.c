@@ -212,6 +212,7 @@ static void what_is_wrong_is_said(void **state)
         {{"--queue", "q,color=red"}, "typeid"}, /* all settings are listed */
         {{"--queue", "q,full=maybe"}, "block or reject"},
         {{"--queue", "q,max_attempts=251"}, "up to 250"},
+        {{"--queue", "q,dead=q"}, "dead is another queue"},
         {{"--queue", "q,retry_ms=-1"}, "a time"},
         {{"--queue", "q,retry_ms=1w"}, "a time"},
         {{"--queue", "q,retry_ms=4294967296"}, "a time"},

@@ -131,6 +131,53 @@ static void put_options_and_what_they_do(void **state)
     teardown(&r);
 }
 
+static void a_put_refused_in_its_middle_wakes_who_waits(void **state)
+{
+    struct native_rig r;
+    struct native_client *p, *w;
+
+    (void)state;
+    setup(&r);
+    p = client(&r, "");
+    w = client(&r, "w");
+    say(w, "[0,1,'get',{q:'task_queue',wait_ms:-1}]");
+    hear_nothing(w);
+    say(p, "[0,1,'put',{q:'task_queue',tasks:[[5],[6,{priority:-1}],[7]]}]");
+    hear(p, "[1,1,nil,{ids:[1],refused:[1,'refused','*']}]");
+    hear(w, "[1,1,nil,{tasks:[[1,1,1,5]]}]");
+    teardown(&r);
+}
+
+/* One small request must not make a reply of gigabytes. */
+static void many_puts_of_one_known_key(void **state)
+{
+    enum { RESULT_BYTES = 30000 };
+    struct native_rig r;
+    struct native_client *c;
+    char *text = malloc(RESULT_BYTES + 100);
+    int n;
+
+    (void)state;
+    assert_non_null(text);
+    setup(&r);
+    c = client(&r, "w");
+    say(c, "[0,1,'put',{q:'task_queue',tasks:[[1,{key:'k'}]]}]");
+    hear(c, "[1,1,nil,{ids:[1]}]");
+    say(c, "[0,2,'get',{q:'task_queue'}]");
+    hear(c, "[1,2,nil,{tasks:[[1,1,1,1,{key:'k'}]]}]");
+    n = snprintf(text, RESULT_BYTES, "[0,3,'done',{done:[[1,1,'");
+    memset(text + n, 'r', RESULT_BYTES);
+    snprintf(text + n + RESULT_BYTES, 20, "']]}]");
+    say(c, "%s", text);
+    free(text);
+    hear(c, "[1,3,nil,{ok:1}]");
+    say(c, "[0,4,'put',{q:'task_queue',opts:{key:'k'},tasks:[[1],[2],[3],[4],[5]]}]");
+    hear(c, "[1,4,nil,{ids:[1,1,1],known:[*,*,*],refused:[3,'too_many','*']}]");
+    say(c, "[0,5,'put',{q:'task_queue',opts:{key:'k'},tasks:[[1],[2],[3]]}]");
+    hear(c, "[1,5,nil,{ids:[1,1,1],known:[*,*,*]}]");
+    teardown(&r);
+}
+
 static void results_by_wait(void **state)
 {
     struct native_rig r;
@@ -324,6 +371,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(put_options_and_what_they_do),
+        cmocka_unit_test(a_put_refused_in_its_middle_wakes_who_waits),
+        cmocka_unit_test(many_puts_of_one_known_key),
         cmocka_unit_test(results_by_wait),
         cmocka_unit_test(failing_and_retrying),
         cmocka_unit_test(lease_extend_release_lost),

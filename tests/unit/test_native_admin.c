@@ -31,6 +31,10 @@ static void declare_and_policies(void **state)
     hear_error(c, 6, "queue_exists", "kind cannot be changed");
     say(c, "[0,7,'declare',{q:'work',ack:'auto',update:true}]");
     hear_error(c, 7, "queue_exists", "ack cannot be changed");
+    say(c, "[0,12,'declare',{q:'work',dead:'work',update:true}]");
+    hear_error(c, 12, "bad_request", "its own dead letters");
+    say(c, "[0,13,'declare',{q:'other',dead:'other'}]");
+    hear_error(c, 13, "bad_request", "its own dead letters");
     say(c, "[0,8,'declare',{q:'work',dead:nil,retention_ms:-1,paused:false,update:true}]");
     hear(c, "[1,8,nil,{created:false}]");
     say(c, "[0,9,'stats',{q:'work'}]");
@@ -226,6 +230,37 @@ static void dead_letters_of_a_queue_are_retried(void **state)
     teardown(&r);
 }
 
+/* A master whose batches are smaller than a page. */
+static void retry_and_remove_keep_to_a_small_batch(void **state)
+{
+    struct native_rig r;
+    struct native_client *c;
+
+    (void)state;
+    setup(&r);
+    r.host.limits.batch = 2;
+    c = client(&r, "w");
+    say(c, "[0,1,'declare',{q:'work',dead:'grave'}]");
+    hear(c, "[1,1,nil,{created:true}]");
+    say(c, "[0,2,'declare',{q:'grave'}]");
+    hear(c, "[1,2,nil,{created:true}]");
+    for (unsigned id = 1; id <= 3; id++) {
+        say(c, "[0,3,'put',{q:'work',tasks:[[%u]]}]", id);
+        hear(c, "[1,3,nil,{ids:[%u]}]", id);
+        say(c, "[0,4,'get',{q:'work'}]");
+        hear(c, "[1,4,nil,*]");
+        say(c, "[0,5,'fail',{fail:[[%u,1]]}]", id);
+        hear(c, "[1,5,nil,{ok:1}]");
+    }
+    say(c, "[0,6,'retry',{q:'grave'}]");
+    hear(c, "[1,6,nil,{ok:2,next:3}]");
+    say(c, "[0,7,'remove',{ids:[1,2]}]");
+    hear(c, "[1,7,nil,{ok:2}]");
+    say(c, "[0,8,'remove',{ids:[1,2,3]}]");
+    hear(c, "[1,8,['bad_request','ids must be an array of up to 2 ids'],nil]");
+    teardown(&r);
+}
+
 static void python_items_reach_native_clients(void **state)
 {
     struct native_rig r;
@@ -362,6 +397,7 @@ int main(void)
         cmocka_unit_test(lists_in_pages),
         cmocka_unit_test(long_pages_and_looks_are_cut),
         cmocka_unit_test(dead_letters_of_a_queue_are_retried),
+        cmocka_unit_test(retry_and_remove_keep_to_a_small_batch),
         cmocka_unit_test(python_items_reach_native_clients),
         cmocka_unit_test(items_that_grow_are_left_for_the_next_get),
         cmocka_unit_test(text_that_is_no_utf8_is_bin),

@@ -79,12 +79,12 @@ static int done(struct tq_buf *out)
         {.lease = {7, 8}, .failed = true, .has_delay = true, .delay_ms = 10},
     };
 
-    return tq_native_put_done(out, 1, ends, 4, SPAN("to"), &next);
+    return tq_native_put_done(out, 1, ends, 4, SPAN("to"), false, &next);
 }
 
 static int done_nothing(struct tq_buf *out)
 {
-    return tq_native_put_done(out, 1, NULL, 0, SPAN("to"), NULL);
+    return tq_native_put_done(out, 1, NULL, 0, SPAN("to"), true, NULL);
 }
 
 static int extend(struct tq_buf *out)
@@ -161,7 +161,7 @@ static const struct {
                   "delay_ms\x0a\xa2to\xa2to\xa3get\x82" Q "\xa3max\x01"),
     REQUEST(done_nothing, "\x94\0\x01\xa4"
                           "done\x82\xa4"
-                          "done\x90\xa2to\xa2to"),
+                          "done\x90\xa5or_to\xa2to"),
     REQUEST(extend, "\x94\0\x01\xa6"
                     "extend\x82" LEASE "\xa2ms\xcd\x01\xf4"),
     REQUEST(release, "\x94\0\x01\xa7release\x81" LEASE),
@@ -222,14 +222,14 @@ static void test_requests_without_room(void **state)
 static void test_long_texts_are_cut(void **state)
 {
     struct tq_buf out = TQ_BUF_NULL(1 << 20);
-    uint8_t text[2000];
+    uint8_t text[2000] = {0};
     struct tq_native_end end = {.lease = {1, 1}, .failed = true, .error = tq_span(text, sizeof(text))};
     struct tq_native_hello h = {.client = tq_span(text, sizeof(text))};
 
     (void)state;
     memset(text, 'x', sizeof(text));
     memcpy(text + TQ_NATIVE_ERROR_MAX - 2, "\xe2\x82\xac", 3); /* across the limit */
-    assert_int_equal(tq_native_put_done(&out, 1, &end, 1, tq_span(NULL, 0), NULL), TQ_OK);
+    assert_int_equal(tq_native_put_done(&out, 1, &end, 1, tq_span(NULL, 0), false, NULL), TQ_OK);
     assert_non_null(memmem(out.data, out.len, "\xda\x03\xfexxx", 6)); /* 1,022 bytes */
     tq_buf_clear(&out);
     assert_int_equal(tq_native_put_hello(&out, 1, &h), TQ_OK);

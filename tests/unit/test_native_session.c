@@ -318,7 +318,7 @@ static void a_revoked_session_ends(void **state)
     teardown(&r);
 }
 
-static void who_does_not_read_is_closed(void **state)
+static void replies_end_and_input_waits(void **state)
 {
     struct native_rig r;
     struct native_client *p, *w;
@@ -345,15 +345,66 @@ static void who_does_not_read_is_closed(void **state)
     assert_true(native_wants_input(&w->conn));
     for (unsigned i = 0; i < 4; i++)
         hear(w, "[1,%u,nil,{tasks:[*]}]", i);
-    /* requests that wait are answered all the same, until it is too much */
-    for (unsigned i = 0; i < 12; i++)
-        say(w, "[0,%u,'get',{q:'result_queue',max:100,wait_ms:-1}]", i);
-    native_rig_stall(w, true);
-    for (unsigned i = 0; i < 12; i++)
+    teardown(&r);
+}
+
+/* 64 KB to each of 12 gets that wait, of which 512 KiB may stand unread. */
+static void put_64k(struct native_client *p, unsigned times)
+{
+    char body[4001];
+
+    memset(body, 'x', sizeof(body) - 1);
+    body[sizeof(body) - 1] = '\0';
+    for (unsigned i = 0; i < times; i++)
         say(p,
             "[0,1,'put',{q:'result_queue',tasks:[['%s'],['%s'],['%s'],['%s'],['%s'],['%s'],['%s'],['%s'],"
             "['%s'],['%s'],['%s'],['%s'],['%s'],['%s'],['%s'],['%s']]}]",
             body, body, body, body, body, body, body, body, body, body, body, body, body, body, body, body);
+}
+
+static void who_is_behind_gets_no_large_replies(void **state)
+{
+    struct broker_queue_stats q;
+    struct native_rig r;
+    struct native_client *p, *w;
+
+    (void)state;
+    setup(&r);
+    p = client(&r, "");
+    w = client(&r, "w");
+    for (unsigned i = 0; i < 12; i++)
+        say(w, "[0,%u,'get',{q:'result_queue',max:100,wait_ms:-1}]", i);
+    native_rig_stall(w, true);
+    put_64k(p, 12);
+    assert_true(w->open);
+    broker_get_queue_stats(r.host.broker, broker_find(r.host.broker, tq_span_str("result_queue")), &q);
+    assert_int_equal(q.leased, 9 * 16); /* the ninth passed the limit */
+    assert_int_equal(q.ready, 3 * 16);  /* these went back, unrun */
+    native_rig_stall(w, false);
+    for (unsigned i = 0; i < 9; i++)
+        hear(w, "[1,%u,nil,{tasks:[*]}]", i);
+    for (unsigned i = 9; i < 12; i++)
+        hear(w, "[1,%u,nil,{tasks:[]}]", i);
+    teardown(&r);
+}
+
+/* What is handed out for good cannot go back: beyond one frame more, the connection ends. */
+static void who_does_not_read_is_closed_at_last(void **state)
+{
+    struct native_rig r;
+    struct native_client *p, *w;
+
+    (void)state;
+    setup(&r);
+    r.host.limits.calls = 40;
+    p = client(&r, "");
+    w = client(&r, "w");
+    for (unsigned i = 0; i < 30; i++)
+        say(w, "[0,%u,'get',{q:'result_queue',max:16,wait_ms:-1,take:true}]", i);
+    native_rig_stall(w, true);
+    put_64k(p, 20);
+    assert_true(w->open);
+    put_64k(p, 10);
     assert_false(w->open);
     assert_int_equal(native_counters(r.native)->not_reading, 1);
     teardown(&r);
@@ -370,7 +421,9 @@ int main(void)
         cmocka_unit_test(revoked_keys_and_moved_ones),
         cmocka_unit_test(rights_of_waits_for_results_of_queues_that_went),
         cmocka_unit_test(a_revoked_session_ends),
-        cmocka_unit_test(who_does_not_read_is_closed),
+        cmocka_unit_test(replies_end_and_input_waits),
+        cmocka_unit_test(who_is_behind_gets_no_large_replies),
+        cmocka_unit_test(who_does_not_read_is_closed_at_last),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,7 +39,7 @@ while True:
             say('refused', task_id, code)
         for task, _ in finished:
             client.leases.pop(task.id, None)
-        finished = [(task, square(task)) for task in client._tasks(reply)]
+        finished = [(task, square(task)) for task in client.tasks_of(reply)]
     except taskq_native.Closed:
         while True:
             try:
