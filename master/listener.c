@@ -18,8 +18,9 @@ static int open_spare(void)
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-/* No descriptor is left: the connection is taken and closed, or it would wait for ever, and so would we. */
-static void refuse_one(struct listener *l)
+/* No descriptor is left: the connection is taken and closed, or it would wait for ever, and so would we.
+ * False: there was none; the kernel does not look for one before it has a descriptor. */
+static bool refuse_one(struct listener *l)
 {
     int fd;
 
@@ -29,6 +30,7 @@ static void refuse_one(struct listener *l)
     if (fd >= 0)
         (void)close(fd);
     l->spare_fd = open_spare();
+    return fd >= 0;
 }
 
 /* False: there is none, or none can be accepted for now. */
@@ -37,6 +39,7 @@ static bool accept_one(struct listener *l)
     struct sockaddr_storage from;
     socklen_t len = sizeof(from);
     int fd = accept4(l->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int err;
 
     if (fd >= 0) {
         l->on_connection(l->ctx, fd, &from);
@@ -50,8 +53,10 @@ static bool accept_one(struct listener *l)
         return true;
     case EMFILE:
     case ENFILE:
-        l->on_error(l->ctx, last_error());
-        refuse_one(l);
+        err = last_error();
+        if (!refuse_one(l))
+            return false;
+        l->on_error(l->ctx, err);
         return true;
     default:
         l->on_error(l->ctx, last_error());

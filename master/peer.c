@@ -243,11 +243,14 @@ static void close_broken(struct peer *p, int err)
 
 static void on_ready(uv_poll_t *poll, int status, int events);
 
-/* The loop looks for input while the peer is read from, and for room while something waits to be written. */
+/* The loop looks for input while the peer is read from, and for room while something waits to be written. A
+ * session that is neither (a call waits, and too much input behind it) must not outlive its client. */
 static void watch(struct peer *p)
 {
     int events = (p->reading ? UV_READABLE : 0) | (p->write != NULL ? UV_WRITABLE : 0);
 
+    if (events == 0 && p->state == PEER_SESSION)
+        events = UV_DISCONNECT;
     if (events == p->watched)
         return;
     p->watched = (uint8_t)events;
@@ -585,7 +588,9 @@ static void on_ready(uv_poll_t *poll, int status, int events)
         events = p->watched;
         p->watched = 0;
     }
-    if ((events & UV_READABLE) != 0 && p->reading)
+    if ((events & UV_DISCONNECT) != 0 && !p->reading && p->write == NULL)
+        read_ended(p, UV_EOF);
+    if (p->state < PEER_LIMBO && (events & UV_READABLE) != 0 && p->reading)
         read_some(p);
     if (p->state < PEER_LIMBO && (events & UV_WRITABLE) != 0 && p->write != NULL)
         write_more(p);

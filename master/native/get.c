@@ -343,8 +343,8 @@ static bool check_entries(const struct native *n, struct tq_span array, bool fai
     struct tq_mp at = tq_mp_of(array);
     struct broker_lease_name lease;
     struct broker_failure failure;
-    struct tq_mp rest;
-    uint32_t parts;
+    struct tq_mp rest = {0};
+    uint32_t parts = 0;
 
     if (array.len == 0)
         return true;
@@ -402,8 +402,8 @@ static void step_done(struct native_call *call, struct done_request *d)
 {
     struct broker_event ev = {.kind = BROKER_DONE, .result_to = d->to, .result_to_last = d->to_last};
     struct broker_lease_name lease = {0};
-    struct tq_mp rest;
-    uint32_t parts;
+    struct tq_mp rest = {0};
+    uint32_t parts = 0;
 
     for (uint32_t i = 0; i < d->done_count; i++) {
         struct tq_span value = {0};
@@ -429,8 +429,8 @@ static void step_fail(struct native_call *call, struct done_request *d)
         .kind = BROKER_FAIL, .failure = &failure, .result_to = d->to, .result_to_last = d->to_last};
     struct broker_lease_name lease = {0};
     struct native_bad bad;
-    struct tq_mp rest;
-    uint32_t parts;
+    struct tq_mp rest = {0};
+    uint32_t parts = 0;
 
     for (uint32_t i = 0; i < d->fail_count; i++) {
         (void)native_parse_lease(&d->fail, &lease, &rest, &parts);
@@ -488,7 +488,7 @@ static bool parse_leases(struct native_request *r, struct lease_fields *f,
     uint32_t most = r->conn->native->host->limits.batch;
     struct broker_lease_name *leases;
     struct tq_mp at, rest;
-    uint32_t parts;
+    uint32_t parts = 0;
 
     if (!native_params(&r->params, &NATIVE_FIELDS(lease_list), f, NULL, bad))
         return false;

@@ -270,6 +270,7 @@ int native_session_begin(struct native_conn *c, struct tq_span worker, struct tq
 
 static void leave_detached(struct native_session *s)
 {
+    TQ_ASSERT(s->prev == s || s != s->native->detached || s->next != NULL); /* said to the analyzer */
     DL_DELETE(s->native->detached, s);
 }
 

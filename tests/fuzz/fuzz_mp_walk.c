@@ -208,7 +208,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t *bytes = malloc(size > 0 ? size : 1);
     struct tq_span in = tq_span(bytes, size);
-    size_t whole, len = 0;
+    size_t whole = 0, len = 0;
     const char *why = NULL;
     int rv;
 
