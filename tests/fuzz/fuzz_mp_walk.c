@@ -207,14 +207,15 @@ static void check_copies(struct tq_span walked)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t *bytes = malloc(size > 0 ? size : 1);
-    struct tq_span in = tq_span(bytes, size);
-    size_t whole = 0, len = 0;
+    struct tq_span in;
+    size_t whole, len = 0;
     const char *why = NULL;
     int rv;
 
     TQ_ASSERT(bytes != NULL);
     if (size > 0)
         memcpy(bytes, data, size);
+    in = tq_span(bytes, size);
     whole = plain(bytes, size, 0);
     rv = tq_mp_walk(in, &len, &why);
     TQ_ASSERT(rv == (whole == CUT ? TQ_EPROTO : TQ_OK));

@@ -320,7 +320,7 @@ class LimitsTest(FaultsCase):
         with self.assertRaises(taskq_native.Error) as caught:
             for _ in range(200):
                 boss.put('task_queue', body)
-        self.assertEqual(caught.exception.code, 'full')
+        self.assertEqual(caught.exception.code, 'memory')
         with self.assertRaises(taskq_native.Error) as caught:
             boss.put('task_queue', b'y' * (9 << 20))
         self.assertEqual(caught.exception.code, 'memory')

@@ -124,7 +124,7 @@ class Conversation(NativeWorkerCase):
         c.tasks(ok=1)
         self.assertEqual(c.expect('get'), get)
         c.tasks([8, 1, 2, 5, {'key': 'k', 'trace': '00-aa-bb-00', 'priority': -1, 'error': 'x', 'expires_ms': 9}])
-        self.assertEqual(c.expect('done'), {'done': [[8, 1, result(5)]]})
+        self.assertEqual(c.expect('done'), {'done': [[8, 1, result(5)]], 'or_to': 'result_queue'})
         c.reply(ok=1)
         self.assertEqual(c.expect('bye'), {})
         c.reply()

@@ -345,7 +345,7 @@ static void resume(struct world *w)
 
 static void flush(struct world *w)
 {
-    uint32_t gets = 0, canceled = 0, used = 0, credit = 0, full = 0, most;
+    uint32_t gets = 0, canceled = 0, used = 0, credit = 0, most;
     struct credit_step step;
 
     do {
@@ -362,7 +362,6 @@ static void flush(struct world *w)
         gets += w->c.calls[i].used && w->c.calls[i].credit > 0;
         canceled += w->c.calls[i].used && w->c.calls[i].canceled;
         credit += w->c.calls[i].credit;
-        full += w->c.calls[i].credit == w->c.max_batch;
     }
     assert_int_equal(w->c.busy, w->busy);
     assert_int_equal(w->c.covered, credit);
