@@ -470,8 +470,7 @@ static void test_what_is_none(void **state)
                                            "\x95\x01\x05\xc0\x80\xc0",
                                            "\x94\x03\x05\xc0\x80",
                                            "\x94\x01\xff\xc0\x80",
-                                           "\x94\x01\xa1"
-                                           "5\xc0\x80",
+                                           "\x94\x01\xa1\x35\xc0\x80",
                                            "\x94\x01\x05\xc0\xc0",
                                            "\x94\x01\x05\xc0\x91\x80",
                                            "\x94\x01\x05\xa1x\xc0",
