@@ -556,9 +556,8 @@ static void compare(const struct shape *shape, const struct system_ops *const *s
     for (unsigned s = 0; s < count; s++) {
         if (done[s] == 0)
             continue;
-        printf("%-7s %-10s %9.0f cycles/s (%.0f best)  %7.3f us server CPU a cycle (%.3f least)", shape->name,
-               systems[s]->name, median(rate[s], done[s]), rate[s][done[s] - 1], median(cpu[s], done[s]),
-               cpu[s][0]);
+        printf("%-7s %-10s %9.0f cycles/s  %7.3f us server CPU a cycle", shape->name, systems[s]->name,
+               median(rate[s], done[s]), median(cpu[s], done[s]));
         if (shape->alone)
             printf("  whole cycle p50 %.1f us, p99 %.1f us", median(p50[s], done[s]),
                    median(p99[s], done[s]));
