@@ -18,7 +18,8 @@
     X(EEXISTS, -7011, "exists already")                                                                      \
     X(EIO, -7012, "input/output error")                                                                      \
     X(ECRYPTO, -7013, "the cryptographic library failed")                                                    \
-    X(EUNSUPPORTED, -7014, "not supported")
+    X(EUNSUPPORTED, -7014, "not supported")                                                                  \
+    X(ENOSPC, -7015, "no room left on the device")
 
 #define TQ_ERR_ENUM(name, code, text) TQ_##name = code,
 enum tq_err { TQ_OK = 0, TQ_ERR_LIST(TQ_ERR_ENUM) };

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define TQ_OPT_ERROR_MAX 256
+#define TQ_OPT_ERROR_MAX 640
 
 enum tq_opt_type {
     TQ_OPT_FLAG,    /* no argument; set is called with NULL */

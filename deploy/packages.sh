@@ -2,7 +2,7 @@
 # Read by the scripts that build: what Debian calls the things we need, and how to have them.
 
 # To build the programs.
-build_packages='build-essential cmake ninja-build pkg-config libuv1-dev libssl-dev uthash-dev'
+build_packages='build-essential cmake ninja-build pkg-config libuv1-dev libssl-dev libisal-dev libjansson-dev uthash-dev'
 # To test them. A|B: whichever of them this release has.
 test_packages='libcmocka-dev libmsgpack-c-dev|libmsgpack-dev python3 python3-msgpack'
 # To build with the other compiler.

@@ -53,6 +53,32 @@ static int set_keys_file(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX
     return set_text(&((struct config *)ctx)->keys_file, value, err);
 }
 
+static int set_data_dir(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
+{
+    return set_text(&((struct config *)ctx)->data_dir, value, err);
+}
+
+static int set_log_check(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
+{
+    return set_text(&((struct config *)ctx)->log_check, value, err);
+}
+
+static int set_log_repair(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
+{
+    return set_text(&((struct config *)ctx)->log_repair, value, err);
+}
+
+static int set_durability(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
+{
+    struct config *c = ctx;
+
+    c->has_durability = true;
+    if (config_parse_durability(value, &c->durability) == TQ_OK)
+        return TQ_OK;
+    snprintf(err, TQ_OPT_ERROR_MAX, "--durability is fsync, interval or memory, not '%.60s'", value);
+    return TQ_EINVAL;
+}
+
 static int set_log_level(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
@@ -88,9 +114,8 @@ static struct config_queue *find_queue(const struct config *c, const char *name)
     return NULL;
 }
 
-static int set_queue(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
+static int new_queue(struct config *c, const char *value, bool said, char err[TQ_OPT_ERROR_MAX])
 {
-    struct config *c = ctx;
     struct config_queue q;
     struct config_queue *slot;
     int rv = config_queue_parse(&q, value, err);
@@ -109,14 +134,20 @@ static int set_queue(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
         snprintf(err, TQ_OPT_ERROR_MAX, "out of memory");
         return TQ_ENOMEM;
     }
+    q.said = said;
     *slot = q;
     c->queue_count++;
     return TQ_OK;
 }
 
+static int set_queue(void *ctx, const char *value, char err[TQ_OPT_ERROR_MAX])
+{
+    return new_queue(ctx, value, true, err);
+}
+
 static int add_default_queue(struct config *c, const char *name, char err[TQ_OPT_ERROR_MAX])
 {
-    return find_queue(c, name) != NULL ? TQ_OK : set_queue(c, name, err);
+    return find_queue(c, name) != NULL ? TQ_OK : new_queue(c, name, false, err);
 }
 
 /* The i-th name under which Python finds the queue: X, get_X, and further ones; false behind the last. */
@@ -219,12 +250,51 @@ static int add_named_queues(struct config *c, char err[TQ_OPT_ERROR_MAX])
     return TQ_OK;
 }
 
+/* Where queues are kept, and what an answer of each promises. */
+static int settle_durability(struct config *c, char err[TQ_OPT_ERROR_MAX])
+{
+    const char *needs = NULL; /* a data directory */
+
+    if (c->data_dir != NULL && (c->memory || c->data_dir[0] == '\0')) {
+        snprintf(err, TQ_OPT_ERROR_MAX,
+                 c->memory ? "--memory and --data-dir contradict each other: leave one of them out"
+                           : "--data-dir is the name of a folder, not empty");
+        return TQ_EINVAL;
+    }
+    if (c->data_dir == NULL && c->has_durability && c->durability != BROKER_DURABILITY_MEMORY)
+        needs = "--durability";
+    if (c->data_dir == NULL)
+        c->durability = BROKER_DURABILITY_MEMORY;
+    for (unsigned i = 0; i < c->queue_count; i++) {
+        struct config_queue *q = &c->queues[i];
+
+        if (!q->has_durability)
+            q->conf.durability = c->durability;
+        else if (c->data_dir == NULL && q->conf.durability != BROKER_DURABILITY_MEMORY)
+            needs = q->name;
+    }
+    if (needs == NULL)
+        return TQ_OK;
+    snprintf(err, TQ_OPT_ERROR_MAX,
+             "%s%.100s: durability fsync and interval need a place on disk: give --data-dir DIR",
+             needs[0] == '-' ? "" : "--queue ", needs);
+    return TQ_EINVAL;
+}
+
 static int finish(struct config *c, char err[TQ_OPT_ERROR_MAX])
 {
     int rv = add_standard_queues(c, err);
 
     if (rv == TQ_OK)
         rv = add_named_queues(c, err);
+    if (rv == TQ_OK)
+        rv = settle_durability(c, err);
+    if (rv == TQ_OK && c->log_check != NULL && c->log_repair != NULL) {
+        snprintf(err, TQ_OPT_ERROR_MAX, "--log-check and --log-repair: one at a time");
+        rv = TQ_EINVAL;
+    }
+    if (rv == TQ_OK && (c->log_check != NULL || c->log_repair != NULL))
+        return TQ_OK; /* there will be no peers, so no key is asked for */
     if (rv == TQ_OK && c->limits.output_bytes < 2 * c->limits.reply_bytes) {
         snprintf(err, TQ_OPT_ERROR_MAX, "--max-output-bytes is at least twice --max-reply-bytes");
         rv = TQ_EINVAL;
@@ -288,12 +358,29 @@ int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_
              "dead=QUEUE (for what failed for good), max_attempts=N, max_deliveries=N, retry_ms=, "
              "retry_max_ms=, lease_ms=, grace_ms=, ttl_ms=, retention_ms=, expires_ms= (times: 1500, 30s, "
              "5min, 1h, 2d), rate_per_s=N, rate_burst=N, concurrency=N, paused=true, "
-             "ack=auto|explicit|get, typeid=ID (a further name for Python's register); task_queue and "
+             "ack=auto|explicit|get, durability=fsync|interval|memory, typeid=ID (a further name for "
+             "Python's register); task_queue and "
              "result_queue always exist"},
+        {.name = "data-dir",
+         .type = TQ_OPT_STRING,
+         .arg = "DIR",
+         .set = set_data_dir,
+         .help =
+             "keep queues in this folder, of which nobody else may write: what was answered outlives this "
+             "process; without it all is in memory, and gone with the process"},
         {.name = "memory",
          .type = TQ_OPT_FLAG,
          .flag = &c->memory,
-         .help = "keep all in memory, which is what this version does in any case"},
+         .help = "keep all in memory, as without --data-dir"},
+        {.name = "durability",
+         .type = TQ_OPT_STRING,
+         .arg = "WORD",
+         .dflt = "fsync with --data-dir",
+         .set = set_durability,
+         .help =
+             "what an answer promises, for queues that do not say it: fsync (it is on disk), interval (it "
+             "outlives this process; a power cut takes what is younger than --log-interval), memory "
+             "(nothing)"},
         {.name = "allow-shutdown",
          .type = TQ_OPT_FLAG,
          .flag = &c->allow_shutdown,
@@ -310,6 +397,19 @@ int config_parse(struct config *c, int argc, char **argv, char err[TQ_OPT_ERROR_
          .min = 0,
          .max = 1000000,
          .help = "put N random numbers into task_queue, print N results, exit: the example's master"},
+        {.name = "log-check",
+         .type = TQ_OPT_STRING,
+         .arg = "DIR",
+         .set = set_log_check,
+         .help = "read all of the log in this data directory, whose master is stopped, say what is damaged, "
+                 "and exit: 0 nothing, 1 something"},
+        {.name = "log-repair",
+         .type = TQ_OPT_STRING,
+         .arg = "DIR",
+         .set = set_log_repair,
+         .help =
+             "make a damaged log one that opens: what is behind the first damage is LOST to the master, and "
+             "goes into files beside it"},
         {.name = "log-level",
          .type = TQ_OPT_STRING,
          .arg = "LEVEL",
@@ -366,5 +466,8 @@ void config_deinit(struct config *c)
     tq_free(c->authkey_text);
     wipe_authkey(c);
     tq_free(c->keys_file);
+    tq_free(c->data_dir);
+    tq_free(c->log_check);
+    tq_free(c->log_repair);
     *c = (struct config){0};
 }

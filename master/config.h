@@ -18,6 +18,8 @@ struct config_queue {
     char *result; /* what conf.result points at, or NULL */
     char *dead;   /* the same of conf.dead */
     bool has_result;
+    bool has_durability;
+    bool said; /* by --queue */
 };
 
 #define CONFIG_MEMORY_AUTO UINT64_MAX /* limits.memory_bytes: it was not given */
@@ -43,7 +45,11 @@ struct config {
     char authkey_warning[TQ_OPT_ERROR_MAX];
     bool allow_weak_authkey;
     bool allow_shutdown;
-    bool memory; /* said so; there is no other mode yet */
+    char *data_dir;                    /* NULL: all is in memory only */
+    bool memory;                       /* said so */
+    enum broker_durability durability; /* of queues that do not say it; without data_dir always MEMORY */
+    bool has_durability;
+    char *log_check, *log_repair; /* do that to this directory, instead of serving */
     bool refuse_md5;
     bool wait_pipelined; /* a request behind a parked call waits instead of canceling it */
     uint64_t demo_count;
@@ -63,6 +69,11 @@ bool config_is_standard_queue(const char *name);
 /* Wipes the authkey if it is in a file, from which it can be read again. */
 void config_forget_authkey(struct config *c);
 void config_deinit(struct config *c);
+
+const char *config_kind_name(enum broker_kind kind);
+const char *config_ack_name(enum broker_ack ack);
+const char *config_durability_name(enum broker_durability durability);
+int config_parse_durability(const char *value, enum broker_durability *ret); /* TQ_EINVAL: it is none */
 
 /* "NAME[,SETTING=VALUE]..." into *q: policies by their names, and typeid=ID. */
 int config_queue_parse(struct config_queue *q, const char *spec, char err[TQ_OPT_ERROR_MAX]);

@@ -36,6 +36,22 @@ struct setting {
 
 static const char *const kind_words[] = {"fifo", "lifo", "priority", NULL};
 static const char *const ack_words[] = {"auto", "explicit", "get", NULL};
+static const char *const durability_words[] = {"fsync", "interval", "memory", NULL};
+
+const char *config_kind_name(enum broker_kind kind)
+{
+    return kind_words[kind];
+}
+
+const char *config_ack_name(enum broker_ack ack)
+{
+    return ack_words[ack];
+}
+
+const char *config_durability_name(enum broker_durability durability)
+{
+    return durability_words[durability];
+}
 
 static bool name_ok(const char *name)
 {
@@ -123,6 +139,24 @@ static int parse_ack(struct config_queue *q, const char *value)
     return rv;
 }
 
+int config_parse_durability(const char *value, enum broker_durability *ret)
+{
+    unsigned i;
+    int rv = parse_word(value, durability_words, &i);
+
+    if (rv == TQ_OK)
+        *ret = (enum broker_durability)i;
+    return rv;
+}
+
+static int parse_durability(struct config_queue *q, const char *value)
+{
+    int rv = config_parse_durability(value, &q->conf.durability);
+
+    q->has_durability = q->has_durability || rv == TQ_OK;
+    return rv;
+}
+
 static int parse_result(struct config_queue *q, const char *value)
 {
     int rv = parse_name(value, &q->result);
@@ -188,6 +222,7 @@ static const char *const full_words[] = {"block", "reject", NULL};
 static const struct setting settings[] = {
     OTHER(kind, parse_kind, "fifo, lifo or priority"),
     OTHER(ack, parse_ack, "auto, explicit or get"),
+    OTHER(durability, parse_durability, "fsync, interval or memory"),
     NUMBER(maxsize, SETTING_COUNT, MAXSIZE_MOST, "a whole number of items, 0 for no limit"),
     FLAG(full, reject_full, full_words, "block or reject"),
     NUMBER(max_attempts, SETTING_U8, BROKER_ATTEMPTS_MAX, "a whole number up to 250, 0 for no limit"),
@@ -277,7 +312,7 @@ static int queue_setting(struct config_queue *q, char *part, char err[TQ_OPT_ERR
         return rv;
     }
     list_settings(names);
-    snprintf(err, TQ_OPT_ERROR_MAX, "--queue %.20s: no setting '%s'; there are: %.190s", q->name,
+    snprintf(err, TQ_OPT_ERROR_MAX, "--queue %.20s: no setting '%s'; there are: %.400s", q->name,
              tq_log_quote(typed, 24, part, strlen(part)), names);
     return TQ_EINVAL;
 }

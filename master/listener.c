@@ -41,6 +41,11 @@ static bool accept_one(struct listener *l)
     int fd = accept4(l->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     int err;
 
+    if (fd >= 0 && l->fd_limit > 0 && fd >= l->fd_limit) { /* the lowest free one: all below are in use */
+        (void)close(fd);
+        l->on_error(l->ctx, UV_EMFILE);
+        return true;
+    }
     if (fd >= 0) {
         l->on_connection(l->ctx, fd, &from);
         return true;

@@ -15,11 +15,12 @@ struct listener {
     void (*on_error)(void *ctx, int err);
     void *ctx;
     int fd;
+    int fd_limit; /* connections get no descriptor from this one on: those are for others; 0: all */
     int spare_fd; /* given up for a moment, to accept and close what there is no descriptor for */
 };
 
-/* Listens on an address; *at becomes the one that it got. 0, or UV_E...: nothing is open then. The callbacks
- * and ctx are set before. */
+/* Listens on an address; *at becomes the one that it got. 0, or UV_E...: nothing is open then. The callbacks,
+ * ctx and fd_limit are set before. */
 int listener_open(struct listener *l, uv_loop_t *loop, struct sockaddr_storage *at);
 void listener_close(struct listener *l); /* repeatable */
 

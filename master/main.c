@@ -6,6 +6,7 @@
 #include "common/digest.h"
 #include "common/err.h"
 #include "common/mem.h"
+#include "master/log_tool.h"
 #include "master/server.h"
 
 #ifdef __GLIBC__ /* known only now */
@@ -89,7 +90,9 @@ int main(int argc, char **argv)
     rv = config_parse(&config, argc, argv, err);
     tq_log_init("task-master", config.log_level);
     if (rv == TQ_OK) {
-        status = serve(&config);
+        status = log_tool_run(&config);
+        if (status < 0)
+            status = serve(&config);
     } else if (rv == 1) {
         status = EXIT_SUCCESS;
     } else if (rv == 2) {

@@ -1,10 +1,14 @@
 #include "master/native_peer.h"
 
+#include <utlist.h>
+
 #include "common/assert.h"
 #include "common/digest.h"
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/access/access.h"
+#include "master/backup.h"
+#include "master/durable.h"
 
 /* What a turn of the loop may gather for one peer before it is written. */
 #define FLUSH_BYTES (64u * 1024)
@@ -14,6 +18,13 @@ _Static_assert(ACCESS_TEXT_MAX == NATIVE_TEXT_MAX, "a refusal is the text of an 
 struct native_socket {
     struct native_conn conn; /* first */
     struct peer *peer;
+    /* With a log, while a write is on its way or held back: of what has gathered in conn.out behind it
+     * `settled` bytes have to wait for `need`, those up to `recorded` for the record of this turn (it is in
+     * server.unsettled), and those behind them for the next one. */
+    struct native_socket *prev, *next;
+    bool unsettled;
+    uint32_t settled, recorded;
+    struct log_need need;
 };
 
 static struct peer *peer_of_conn(const struct native_conn *c)
@@ -22,6 +33,74 @@ static struct peer *peer_of_conn(const struct native_conn *c)
 }
 
 /* ---- output ---- */
+
+static void forget_marks(struct native_socket *np)
+{
+    if (np->unsettled)
+        DL_DELETE(np->peer->server->unsettled, np);
+    np->unsettled = false;
+    np->settled = np->recorded = 0;
+}
+
+/* What has been recorded before this turn goes on its own: the rest would keep it waiting. */
+static bool hold_settled(struct native_socket *np)
+{
+    struct native_conn *c = &np->conn;
+    struct tq_buf taken;
+    uint32_t settled = np->settled;
+
+    if (settled == 0)
+        return false;
+    native_take_output(c, &taken);
+    if (tq_buf_append(&c->out, taken.data + settled, taken.len - settled) != TQ_OK) {
+        c->out = taken; /* then the rest does keep it waiting */
+        return false;
+    }
+    taken.len = settled;
+    c->unsent = settled;
+    np->recorded -= settled;
+    np->settled = 0;
+    peer_send_held(np->peer, &taken, &np->need);
+    return true;
+}
+
+static void hold_output(struct native_socket *np)
+{
+    struct native_conn *c = &np->conn;
+    struct tq_buf taken;
+
+    if (hold_settled(np))
+        return;
+    forget_marks(np);
+    c->unsent = (uint32_t)c->out.len;
+    native_take_output(c, &taken);
+    peer_send_held(np->peer, &taken, NULL);
+}
+
+void native_peer_settle(struct server *s, struct log_need need)
+{
+    struct native_socket *np;
+
+    while ((np = s->unsettled) != NULL) {
+        DL_DELETE(s->unsettled, np);
+        np->unsettled = false;
+        np->settled = np->recorded;
+        np->need = need;
+    }
+}
+
+/* What is there now will be in the record of this turn. */
+static void mark_recorded(struct native_socket *np)
+{
+    struct server *s = np->peer->server;
+
+    if (s->durable == NULL || np->conn.out.len == 0)
+        return;
+    np->recorded = (uint32_t)np->conn.out.len; /* a buffer has less than 4 GiB */
+    if (!np->unsettled)
+        DL_APPEND(s->unsettled, np);
+    np->unsettled = true;
+}
 
 /* Nothing is on its way. */
 static void write_output(struct peer *p)
@@ -33,6 +112,11 @@ static void write_output(struct peer *p)
 
     if (len == 0)
         return;
+    if (peer_must_hold(p)) {
+        hold_output(p->native);
+        return;
+    }
+    forget_marks(p->native);
     n = peer_try_write(p, tq_buf_span(&c->out));
     if (n < 0)
         return;
@@ -69,6 +153,11 @@ void native_peer_sent(struct peer *p)
     native_peer_flush(p);
 }
 
+bool native_peer_lingers(const struct peer *p)
+{
+    return p->server->durable != NULL && native_peer_is_pending(p) && p->native->conn.call_count == 0;
+}
+
 bool native_peer_is_pending(const struct peer *p)
 {
     return p->state == PEER_SESSION && peer_is_native(p) && (p->write != NULL || p->native->conn.out.len > 0);
@@ -84,6 +173,8 @@ void native_peer_flush_all(struct server *s)
         native_peer_flush(p);
         if (p->state == PEER_SESSION && p->write == NULL)
             peer_resume_later(p); /* its input may have waited for this */
+        else if (p->state == PEER_SESSION)
+            mark_recorded(p->native);
     }
 }
 
@@ -127,7 +218,7 @@ void native_peer_read(struct peer *p)
     struct native_conn *c = &p->native->conn;
 
     native_heard(c, server_now_ms(p->server));
-    if (c->out.len >= FLUSH_BYTES && p->write == NULL)
+    if (c->out.len >= FLUSH_BYTES && p->write == NULL && p->server->durable == NULL)
         native_peer_flush(p);
 }
 
@@ -148,6 +239,7 @@ void native_peer_free(struct peer *p)
 {
     if (!peer_is_native(p))
         return;
+    forget_marks(p->native);
     tq_buf_deinit(&p->native->conn.out);
     tq_free(p->native);
     p->native = NULL;
@@ -224,6 +316,24 @@ static void host_log(void *ctx, enum native_log_level level, const char *id, con
     tq_log(levels[level], id, "%s", text);
 }
 
+static bool host_key_named(void *ctx, struct tq_span name, uint32_t *ret_key)
+{
+    const struct server *s = ctx;
+
+    for (size_t i = 0; i < s->keys.count; i++) {
+        if (tq_span_is(name, s->keys.list[i].name)) {
+            *ret_key = (uint32_t)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void host_backup(void *ctx, uint64_t token, const char *dir, struct native_backup *ret)
+{
+    backup_begin(ctx, token, dir, ret);
+}
+
 static unsigned host_stats(void *ctx, struct native_stat *out, unsigned max)
 {
     const struct server *s = ctx;
@@ -248,6 +358,10 @@ static unsigned host_stats(void *ctx, struct native_stat *out, unsigned max)
     while (n < max && n < sizeof(all) / sizeof(all[0])) {
         out[n] = all[n];
         n++;
+    }
+    if (s->durable != NULL) {
+        n += durable_stats(s, out + n, max - n);
+        n += backup_stats(s, out + n, max - n);
     }
     return n;
 }
@@ -278,6 +392,8 @@ int native_peer_open(struct server *s)
                    .output_bytes = at_most(l->output_bytes),
                    .parked_bytes = l->parked_bytes},
         .server = "task-master/" TASKQ_VERSION,
+        .durability = s->config->durability,
+        .durable = s->config->data_dir != NULL,
         .now_ms = host_now_ms,
         .step = host_step,
         .random = host_random,
@@ -287,6 +403,8 @@ int native_peer_open(struct server *s)
         .remove = host_remove,
         .describe = host_describe,
         .log = host_log,
+        .key_named = host_key_named,
+        .backup = host_backup,
         .stats = host_stats,
     };
     s->native = native_new(&s->native_host);

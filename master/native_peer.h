@@ -17,6 +17,9 @@ void native_peer_sent(struct peer *p);
 /* The socket is gone. */
 void native_peer_closed(struct peer *p);
 void native_peer_free(struct peer *p);
+/* The other side sends nothing more, but waits for a reply that is held back; and nothing else of it waits.
+ */
+bool native_peer_lingers(const struct peer *p);
 /* Something is still to be written. */
 bool native_peer_is_pending(const struct peer *p);
 /* For native peers only: see peer_rights_changed. */
@@ -26,6 +29,8 @@ bool native_peer_wants_input(const struct peer *p);
 
 /* Once a turn of the loop, behind everything that may have made output. */
 void native_peer_flush_all(struct server *s);
+/* All that was there then is in a record of the log that is met by `need`. */
+void native_peer_settle(struct server *s, struct log_need need);
 /* The dialect on this server (server.native). TQ_ENOMEM. */
 int native_peer_open(struct server *s);
 void native_peer_close(struct server *s);

@@ -10,18 +10,10 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/native_peer.h"
+#include "master/peer_impl.h"
 #include "master/python/dialect.h"
 
 #define PEER_TAG 0x70656572u
-
-struct peer_write {
-    struct tq_body *body; /* what is written: this, or buf, or data */
-    struct tq_buf buf;
-    const uint8_t *at;
-    size_t left;
-    size_t left_before; /* at the last look of the write deadline */
-    uint8_t data[];
-};
 
 static struct peer *peer_of(void *data)
 {
@@ -115,6 +107,18 @@ static void stop_resuming(struct peer *p)
         s->resuming_last = before;
 }
 
+static void resume_soon(struct peer *p)
+{
+    struct server *s = p->server;
+
+    if (p->resuming)
+        return;
+    p->resuming = true;
+    p->resume_next = NULL;
+    *(s->resuming != NULL ? &s->resuming_last->resume_next : &s->resuming) = p;
+    s->resuming_last = p;
+}
+
 static size_t stash_len(const struct peer *p)
 {
     return p->stash != NULL ? p->stash->len : 0;
@@ -161,18 +165,6 @@ static void begin_authenticated(struct peer *p)
     p->python = NULL;
 }
 
-static void free_write(struct peer *p)
-{
-    struct peer_write *w = p->write;
-
-    if (w == NULL)
-        return;
-    p->write = NULL;
-    tq_body_unref(w->body);
-    native_give_back(p->server->native, &w->buf);
-    tq_free(w);
-}
-
 void peer_close(struct peer *p, const char *why)
 {
     if (p->state >= PEER_LIMBO)
@@ -189,7 +181,7 @@ void peer_close(struct peer *p, const char *why)
     peer_set_state(p, pydialect_closed(p) ? PEER_LIMBO : PEER_CLOSING);
     tq_session_deinit(&p->session);
     free_stash(p);
-    free_write(p);
+    peer_free_write(p);
     uv_close((uv_handle_t *)&p->poll, on_closed);
     (void)close(p->fd);
     p->fd = -1;
@@ -220,21 +212,8 @@ void peer_rights_changed(struct peer *p)
         pydialect_rights_changed(p);
 }
 
-/* ---- writing ---- */
-
-static void process_stash(struct peer *p);
-static bool may_read(const struct peer *p);
-static void start_reading(struct peer *p);
-
-static void written(struct peer *p)
-{
-    pydialect_written(p);
-    if (p->close_after_write)
-        peer_close(p, "answered");
-}
-
 /* The connection broke: has the other side closed it, or is nothing heard of it? */
-static void close_broken(struct peer *p, int err)
+void peer_close_broken(struct peer *p, int err)
 {
     if (err == UV_ETIMEDOUT || err == UV_EHOSTUNREACH || err == UV_ENETUNREACH || err == UV_ENETDOWN)
         p->gone_by = NATIVE_FELL_SILENT;
@@ -244,12 +223,14 @@ static void close_broken(struct peer *p, int err)
 static void on_ready(uv_poll_t *poll, int status, int events);
 
 /* The loop looks for input while the peer is read from, and for room while something waits to be written. A
- * session that is neither (a call waits, and too much input behind it) must not outlive its client. */
-static void watch(struct peer *p)
+ * session that is neither (a call waits, and too much input behind it) must not outlive its client; but what
+ * is held back for the log, or is about to go on with its input, is looked at soon in any case. */
+void peer_watch(struct peer *p)
 {
-    int events = (p->reading ? UV_READABLE : 0) | (p->write != NULL ? UV_WRITABLE : 0);
+    bool writing = p->write != NULL && !peer_is_held(p);
+    int events = (p->reading ? UV_READABLE : 0) | (writing ? UV_WRITABLE : 0);
 
-    if (events == 0 && p->state == PEER_SESSION)
+    if (events == 0 && p->state == PEER_SESSION && p->write == NULL && !p->resuming)
         events = UV_DISCONNECT;
     if (events == p->watched)
         return;
@@ -258,116 +239,6 @@ static void watch(struct peer *p)
         (void)uv_poll_stop(&p->poll);
     else
         (void)uv_poll_start(&p->poll, events, on_ready); /* cannot fail: uv_poll_init has tried it */
-}
-
-/* All that was on its way is written. */
-static void on_sent(struct peer *p)
-{
-    free_write(p);
-    if (p->state == PEER_SESSION)
-        tq_deadline_clear(&p->server->deadlines, &p->deadline);
-    native_peer_sent(p); /* may write what has come in meanwhile */
-    if (p->state < PEER_LIMBO && p->write == NULL)
-        written(p);
-    if (p->state >= PEER_LIMBO)
-        return;
-    process_stash(p);
-    if (p->state < PEER_LIMBO && may_read(p))
-        start_reading(p);
-    server_peer_gone(p->server); /* a stop may have waited for this reply */
-}
-
-static void write_more(struct peer *p)
-{
-    struct peer_write *w = p->write;
-    int n = peer_try_write(p, tq_span(w->at, w->left));
-
-    if (n < 0)
-        return;
-    w->at += n;
-    w->left -= (size_t)n;
-    if (w->left == 0)
-        on_sent(p);
-}
-
-/* What is left of w begins at `data`; it goes when the socket has room. */
-static void begin_write(struct peer *p, struct peer_write *w, const uint8_t *data, size_t len)
-{
-    w->at = data;
-    w->left = w->left_before = len;
-    p->write = w;
-    watch(p);
-    if (p->state == PEER_SESSION)
-        peer_set_deadline(p, p->server->config->limits.write_timeout_ms);
-}
-
-/* What the socket did not take: from `offset` of bytes or body. */
-static void write_rest(struct peer *p, struct tq_span all, size_t offset, struct tq_body *take_body)
-{
-    size_t copy = take_body == NULL ? all.len - offset : 0;
-    struct peer_write *w = tq_malloc(sizeof(*w) + copy);
-
-    if (w == NULL) {
-        tq_body_unref(take_body);
-        peer_close(p, "out of memory");
-        return;
-    }
-    w->body = take_body;
-    w->buf = (struct tq_buf){0};
-    if (take_body == NULL)
-        memcpy(w->data, all.data + offset, copy);
-    begin_write(p, w, take_body == NULL ? w->data : take_body->data + offset, all.len - offset);
-}
-
-void peer_send_rest(struct peer *p, struct tq_buf *take_buf, size_t offset)
-{
-    struct peer_write *w = tq_malloc(sizeof(*w));
-
-    TQ_ASSERT(p->write == NULL);
-    if (w == NULL) {
-        native_give_back(p->server->native, take_buf);
-        peer_close(p, "out of memory");
-        return;
-    }
-    w->body = NULL;
-    w->buf = *take_buf;
-    *take_buf = (struct tq_buf){.max = w->buf.max};
-    begin_write(p, w, w->buf.data + offset, w->buf.len - offset);
-}
-
-int peer_try_write(struct peer *p, struct tq_span bytes)
-{
-    ssize_t n;
-
-    do
-        n = send(p->fd, bytes.data, bytes.len, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    if (n >= 0)
-        return (int)n; /* the kernel takes less than 2 GiB at once */
-    if (errno == EAGAIN || errno == ENOBUFS)
-        return 0;
-    n = uv_translate_sys_error(errno);
-    close_broken(p, (int)n);
-    return (int)n;
-}
-
-bool peer_send(struct peer *p, struct tq_span bytes, struct tq_body *take_body)
-{
-    struct tq_span all = take_body != NULL ? tq_span(take_body->data, take_body->len) : bytes;
-    int n;
-
-    TQ_ASSERT(p->write == NULL);
-    n = peer_try_write(p, all);
-    if (n < 0) {
-        tq_body_unref(take_body);
-        return false;
-    }
-    if ((size_t)n < all.len) {
-        write_rest(p, all, (size_t)n, take_body);
-        return false;
-    }
-    tq_body_unref(take_body);
-    return true;
 }
 
 bool peer_still_waits(const struct peer *p)
@@ -405,7 +276,7 @@ static void refuse(struct peer *p)
 {
     peer_set_state(p, PEER_REFUSED);
     p->reading = false;
-    watch(p);
+    peer_watch(p);
     peer_set_deadline(p, p->server->config->limits.auth_failure_delay_ms);
 }
 
@@ -531,11 +402,24 @@ static void process_stash(struct peer *p)
     tq_free(taken);
 }
 
+/* What waits for the log would have gone out by now without it. */
+static bool lingers(const struct peer *p)
+{
+    if (p->state >= PEER_LIMBO || p->revoked)
+        return false;
+    return peer_is_native(p) ? native_peer_lingers(p) : peer_is_held(p);
+}
+
 static void read_ended(struct peer *p, int err)
 {
-    if (err == UV_EOF) /* it may still read what it asked for */
+    if (err == UV_EOF) { /* it may still read what it asked for */
         native_peer_flush(p);
-    close_broken(p, err);
+        if (lingers(p)) {
+            p->reading = false; /* the end is met again when that has gone out */
+            return;
+        }
+    }
+    peer_close_broken(p, err);
 }
 
 static void take_input(struct peer *p, struct tq_span in)
@@ -576,8 +460,32 @@ static void read_some(struct peer *p)
         quickack(p);
     if (p->state < PEER_LIMBO && must_pause(p)) { /* it goes on when the reply is out */
         p->reading = false;
-        watch(p);
+        peer_watch(p);
     }
+}
+
+static void start_reading(struct peer *p)
+{
+    p->reading = true;
+    peer_watch(p);
+}
+
+/* The disk does not keep up: it is read from again when that is over. */
+static void stall(struct peer *p)
+{
+    p->reading = false;
+    resume_soon(p);
+}
+
+void peer_go_on(struct peer *p)
+{
+    if (p->server->busy && !peer_is_half_open(p)) {
+        resume_soon(p);
+        return;
+    }
+    process_stash(p);
+    if (p->state < PEER_LIMBO && may_read(p))
+        start_reading(p);
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events)
@@ -590,18 +498,16 @@ static void on_ready(uv_poll_t *poll, int status, int events)
     }
     if ((events & UV_DISCONNECT) != 0 && !p->reading && p->write == NULL)
         read_ended(p, UV_EOF);
-    if (p->state < PEER_LIMBO && (events & UV_READABLE) != 0 && p->reading)
-        read_some(p);
-    if (p->state < PEER_LIMBO && (events & UV_WRITABLE) != 0 && p->write != NULL)
-        write_more(p);
+    if (p->state < PEER_LIMBO && (events & UV_READABLE) != 0 && p->reading) {
+        if (p->server->busy && !peer_is_half_open(p))
+            stall(p);
+        else
+            read_some(p);
+    }
+    if (p->state < PEER_LIMBO && (events & UV_WRITABLE) != 0 && p->write != NULL && !peer_is_held(p))
+        peer_write_more(p);
     if (p->state < PEER_LIMBO)
-        watch(p);
-}
-
-static void start_reading(struct peer *p)
-{
-    p->reading = true;
-    watch(p);
+        peer_watch(p);
 }
 
 /* ---- effects, deadlines ---- */
@@ -610,38 +516,26 @@ static void start_reading(struct peer *p)
  * effects must not be overtaken. */
 void peer_resume_later(struct peer *p)
 {
-    struct server *s = p->server;
-
-    if (p->state != PEER_SESSION || p->resuming || (stash_len(p) == 0 && p->reading))
-        return;
-    p->resuming = true;
-    p->resume_next = NULL;
-    *(s->resuming != NULL ? &s->resuming_last->resume_next : &s->resuming) = p;
-    s->resuming_last = p;
+    if (p->state == PEER_SESSION && (stash_len(p) > 0 || !p->reading))
+        resume_soon(p);
 }
 
 void peer_resume_all(struct server *s)
 {
     struct peer *p;
 
-    while ((p = s->resuming) != NULL) {
+    while ((p = s->resuming) != NULL && !s->busy) {
         stop_resuming(p);
-        process_stash(p);
-        if (p->state < PEER_LIMBO && may_read(p))
-            start_reading(p);
+        peer_go_on(p);
+        if (p->state < PEER_LIMBO)
+            peer_watch(p);
     }
 }
 
-static void on_write_deadline(struct peer *p)
+void peer_resume_none(struct server *s)
 {
-    if (p->write != NULL && p->write->left < p->write->left_before) {
-        p->write->left_before = p->write->left;
-        peer_set_deadline(p, p->server->config->limits.write_timeout_ms);
-        return;
-    }
-    p->server->counters.write_timeouts++;
-    tq_log(TQ_LOG_WARN, "PEER-NOT-READING", "peer=%s: it reads nothing of its reply; closed", peer_text(p));
-    peer_close(p, "it reads nothing of its reply");
+    while (s->resuming != NULL)
+        stop_resuming(s->resuming);
 }
 
 void peer_on_deadline(struct tq_deadline *d)
@@ -665,7 +559,7 @@ void peer_on_deadline(struct tq_deadline *d)
         peer_close(p, "no request in time");
         break;
     case PEER_SESSION:
-        on_write_deadline(p);
+        peer_on_write_deadline(p);
         break;
     case PEER_LIMBO:
         pydialect_limbo_over(p, BROKER_CLOSE_RETURN);

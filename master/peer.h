@@ -9,6 +9,7 @@
 #ifndef MASTER_PEER_H
 #define MASTER_PEER_H
 
+#include "master/log/log.h"
 #include "master/server.h"
 
 enum peer_state { PEER_HANDSHAKE, PEER_REFUSED, PEER_FIRST, PEER_SESSION, PEER_LIMBO, PEER_CLOSING };
@@ -82,8 +83,11 @@ void peer_kill(struct peer *p, const char *why);
 void peer_rights_changed(struct peer *p);
 /* Its call is over: the input behind it is looked at before the loop sleeps. */
 void peer_resume_later(struct peer *p);
-/* Goes on with the input of peers whose replies have gone out; called once a turn of the loop. */
+/* Goes on with the input of peers whose replies have gone out, unless server.busy; called once a turn of the
+ * loop. */
 void peer_resume_all(struct server *s);
+/* The end: nobody's input is looked at any more. */
+void peer_resume_none(struct server *s);
 /* The verdict on a peer in limbo has been carried out: its memory may go. */
 void peer_limbo_done(struct peer *p);
 /* peer_on_deadline comes in so many ms, unless it is set anew. */
@@ -93,10 +97,22 @@ void peer_on_deadline(struct tq_deadline *d);
 
 /* Sends a whole frame: `bytes` are copied as far as the socket does not take them; or `body` (a reference
  * is taken over). At most one frame is on its way: input is not looked at while one is pending.
- * True when all of it reached the socket. */
+ * True when all of it reached the socket. With a log it may have to wait before it is tried. */
 bool peer_send(struct peer *p, struct tq_span bytes, struct tq_body *take_body);
-/* The same for the rest of a buffer, from `offset`; the buffer is taken over. Nothing is on its way. */
+/* What is composed now has to wait for the log. */
+bool peer_must_hold(const struct peer *p);
+/* A whole buffer that has to, until the log has got to *need; NULL: it is in no record yet. The buffer is
+ * taken over. Nothing is on its way. */
+void peer_send_held(struct peer *p, struct tq_buf *take_buf, const struct log_need *need);
+/* The rest of a buffer that was tried, from `offset`; the buffer is taken over. Nothing is on its way. */
 void peer_send_rest(struct peer *p, struct tq_buf *take_buf, size_t offset);
+/* All that was composed so far is in a record now: it may go out when the log has got to `need`, which never
+ * goes back. */
+void peer_record_fresh(struct server *s, struct log_need need);
+/* Those stand behind all others that wait. */
+void peer_hold_recorded(struct server *s);
+/* Whatever the log has got to goes out, in the order of needs. May close peers, and make them go on. */
+void peer_release_met(struct server *s);
 /* Writes what the socket takes at once: how many bytes, or negative (the peer is closed then). */
 int peer_try_write(struct peer *p, struct tq_span bytes);
 /* `127.0.0.1:43210 name="MainProcess"`, as log lines have it; valid until the next call. */

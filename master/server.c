@@ -1,5 +1,6 @@
-#include "master/server.h"
+#include "master/server_impl.h"
 
+#include <signal.h>
 #include <utlist.h>
 
 #include "common/assert.h"
@@ -7,7 +8,9 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/access/access.h"
+#include "master/backup.h"
 #include "master/demo.h"
+#include "master/durable.h"
 #include "master/memory.h"
 #include "master/native_peer.h"
 #include "master/peer.h"
@@ -24,7 +27,7 @@ uint64_t server_now_ms(const struct server *s)
 
 /* ---- the broker and its effects ---- */
 
-static void run_effects(struct server *s)
+void server_run_effects(struct server *s)
 {
     if (s->running_effects)
         return;
@@ -49,65 +52,8 @@ int server_step(struct server *s, const struct broker_event *ev)
 {
     int rv = broker_step(s->broker, server_now_ms(s), ev, &s->effects);
 
-    run_effects(s);
+    server_run_effects(s);
     return rv;
-}
-
-/* ---- queues: the broker's, and Python's view of them ---- */
-
-static void forget_queue(void *ctx, struct broker_queue *queue)
-{
-    struct server *s = ctx;
-    struct pyobject *object = broker_queue_user(queue);
-
-    s->rights_epoch++; /* another queue may come to stand where it was */
-    if (object != NULL)
-        pyregistry_drop(s->registry, object);
-}
-
-int server_declare_queue(struct server *s, const char *name, const struct broker_queue_conf *conf,
-                         struct broker_queue **ret_queue)
-{
-    struct broker_effects none = {0};
-    struct pyobject *object;
-    int rv = broker_declare(s->broker, name, conf, ret_queue);
-
-    if (rv != TQ_OK)
-        return rv;
-    rv = pyregistry_declare(s->registry, *ret_queue, &object);
-    if (rv != TQ_OK)
-        broker_remove(s->broker, *ret_queue, &none);
-    broker_effects_deinit(&none);
-    return rv;
-}
-
-static bool is_lasting(const struct broker_queue *queue)
-{
-    const struct pyobject *object = broker_queue_user(queue);
-
-    return object != NULL && object->lasting;
-}
-
-int server_reconfigure_queue(struct server *s, struct broker_queue *queue,
-                             const struct broker_queue_conf *conf)
-{
-    int rv;
-
-    if (is_lasting(queue) && conf->expires_ms != broker_queue_conf(queue)->expires_ms)
-        return TQ_EINVAL;
-    rv = broker_reconfigure(s->broker, server_now_ms(s), queue, conf, &s->effects);
-    run_effects(s);
-    return rv;
-}
-
-int server_remove_queue(struct server *s, struct broker_queue *queue)
-{
-    if (is_lasting(queue))
-        return TQ_EINVAL;
-    forget_queue(s, queue);
-    broker_remove(s->broker, queue, &s->effects);
-    run_effects(s);
-    return TQ_OK;
 }
 
 /* ---- the one timer ---- */
@@ -151,7 +97,7 @@ static void on_timer(uv_timer_t *timer)
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct server *s = prepare->data;
-    uint64_t next;
+    uint64_t next, wanted;
     uint64_t now = server_now_ms(s);
 
     if (s->stopping && !s->natives_told && s->native != NULL) {
@@ -161,10 +107,15 @@ static void on_prepare(uv_prepare_t *prepare)
     do { /* output that went out lets input go on, which makes output */
         peer_resume_all(s);
         native_peer_flush_all(s);
-    } while (s->resuming != NULL);
+        if (s->durable != NULL)
+            durable_turn(s);
+    } while ((s->resuming != NULL && !s->busy) || s->fresh != NULL ||
+             (s->native != NULL && native_has_dirty(s->native)));
     if (s->stopping)
         server_peer_gone(s); /* perhaps there is nothing left to be written */
     next = tq_deadlines_next_ms(&s->deadlines);
+    if (s->durable != NULL && (wanted = durable_next_ms(s)) < next)
+        next = wanted;
     if (next == s->timer_at_ms)
         return;
     s->timer_at_ms = next;
@@ -174,127 +125,7 @@ static void on_prepare(uv_prepare_t *prepare)
         (void)uv_timer_start(&s->timer, on_timer, next > now ? next - now : 0, 0);
 }
 
-/* ---- listeners ---- */
-
-static bool is_loopback(const struct sockaddr_storage *ss)
-{
-    static const uint8_t v4[13] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127};
-
-    if (ss->ss_family == AF_INET)
-        return (ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24) == 127;
-    if (ss->ss_family == AF_INET6) {
-        const struct in6_addr *a = &((const struct sockaddr_in6 *)ss)->sin6_addr;
-
-        return IN6_IS_ADDR_LOOPBACK(a) || memcmp(a, v4, sizeof(v4)) == 0;
-    }
-    return false;
-}
-
-static int resolve(struct server *s, const char *host, uint16_t port, struct sockaddr_storage *ret,
-                   char err[TQ_OPT_ERROR_MAX])
-{
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    uv_getaddrinfo_t req;
-    char service[8];
-    int rv;
-
-    snprintf(service, sizeof(service), "%u", port);
-    rv = uv_getaddrinfo(s->loop, &req, NULL, *host ? host : "0.0.0.0", service, &hints);
-    if (rv != 0) {
-        snprintf(err, TQ_OPT_ERROR_MAX,
-                 "cannot listen on '%.100s': unknown host (%s); give an address of this machine", host,
-                 uv_strerror(rv));
-        return TQ_ENOTFOUND;
-    }
-    memset(ret, 0, sizeof(*ret));
-    memcpy(ret, req.addrinfo->ai_addr, req.addrinfo->ai_addrlen);
-    uv_freeaddrinfo(req.addrinfo);
-    return TQ_OK;
-}
-
-static void address_text(const struct sockaddr_storage *ss, char out[80])
-{
-    char host[64] = "";
-
-    if (ss->ss_family == AF_INET6) {
-        (void)uv_ip6_name((const struct sockaddr_in6 *)ss, host, sizeof(host));
-        snprintf(out, 80, "[%s]:%u", host, ntohs(((const struct sockaddr_in6 *)ss)->sin6_port));
-    } else {
-        (void)uv_ip4_name((const struct sockaddr_in *)ss, host, sizeof(host));
-        snprintf(out, 80, "%s:%u", host, ntohs(((const struct sockaddr_in *)ss)->sin_port));
-    }
-}
-
-static void on_connection(void *ctx, int take_fd, const struct sockaddr_storage *from)
-{
-    peer_accept(ctx, take_fd, from);
-}
-
-static void on_accept_failed(void *ctx, int err)
-{
-    struct server *s = ctx;
-
-    if (err == UV_EMFILE || err == UV_ENFILE)
-        s->counters.over_connections++;
-    tq_log(TQ_LOG_WARN, "ACCEPT-FAILED", "err=\"%s\"%s", uv_strerror(err),
-           err == UV_EMFILE
-               ? ": a connection was refused remedy=\"raise the limit of open files (ulimit -n)\""
-               : "");
-}
-
-static int listen_on(struct server *s, unsigned i, char ret_text[80], char err[TQ_OPT_ERROR_MAX])
-{
-    const struct config *c = s->config;
-    struct sockaddr_storage ss;
-    struct listener *l = &s->listeners[i];
-    int rv = resolve(s, c->listen[i].host, c->listen[i].port, &ss, err);
-
-    if (rv != TQ_OK)
-        return rv;
-    address_text(&ss, ret_text);
-    if (!is_loopback(&ss)) {
-        rv = access_check_address(c, &s->keys, ret_text, err);
-        if (rv != TQ_OK)
-            return rv;
-        if (s->network_address[0] == '\0')
-            memcpy(s->network_address, ret_text, sizeof(s->network_address));
-    }
-    *l = (struct listener){.on_connection = on_connection, .on_error = on_accept_failed, .ctx = s};
-    rv = listener_open(l, s->loop, &ss);
-    if (rv == 0)
-        s->listener_count++;
-    if (rv != 0) {
-        const char *remedy = rv == UV_EADDRINUSE ? "another program has it: stop that, or take another port"
-                             : rv == UV_EADDRNOTAVAIL ? "it is no address of this machine"
-                             : rv == UV_EACCES        ? "ports below 1024 need privileges: take a higher one"
-                                                      : "choose another --listen";
-
-        snprintf(err, TQ_OPT_ERROR_MAX, "cannot listen on %.80s: %s; %s", ret_text, uv_strerror(rv), remedy);
-        return TQ_EIO;
-    }
-    address_text(&ss, ret_text);
-    return TQ_OK;
-}
-
 /* ---- opening ---- */
-
-static int declare_queue(struct server *s, const struct config_queue *q, char err[TQ_OPT_ERROR_MAX])
-{
-    struct broker_queue *queue;
-    const char *what = q->name;
-    int rv = server_declare_queue(s, q->name, &q->conf, &queue);
-
-    if (rv == TQ_OK)
-        ((struct pyobject *)broker_queue_user(queue))->lasting = config_is_standard_queue(q->name);
-    for (unsigned i = 0; rv == TQ_OK && i < q->typeid_count; i++) {
-        what = q->typeids[i];
-        rv = pyregistry_add_typeid(s->registry, queue, what);
-    }
-    if (rv != TQ_OK)
-        snprintf(err, TQ_OPT_ERROR_MAX, "cannot declare queue %.80s: the name '%.80s' %s", q->name, what,
-                 rv == TQ_EEXISTS ? "is taken by another queue" : tq_strerror(rv));
-    return rv;
-}
 
 static int item_less(const struct broker_payload *a, const struct broker_payload *b, bool *ret_less,
                      char text[BROKER_TEXT_MAX])
@@ -324,10 +155,10 @@ static int open_core(struct server *s, char err[TQ_OPT_ERROR_MAX])
         snprintf(err, TQ_OPT_ERROR_MAX, "out of memory");
         return TQ_ENOMEM;
     }
-    broker_on_queue_gone(s->broker, forget_queue, s);
-    for (unsigned i = 0; rv == TQ_OK && i < s->config->queue_count; i++)
-        rv = declare_queue(s, &s->config->queues[i], err);
-    return rv;
+    broker_on_queue_gone(s->broker, server_forget_queue, s);
+    if (s->config->data_dir != NULL)
+        rv = durable_open(s, err);
+    return rv == TQ_OK ? server_open_queues(s, err) : rv;
 }
 
 static void on_signal(uv_signal_t *signal, int number)
@@ -377,45 +208,6 @@ static int open_handles(struct server *s, char err[TQ_OPT_ERROR_MAX])
     return TQ_OK;
 }
 
-static const char *const kind_names[] = {"fifo", "lifo", "priority"};
-static const char *const ack_names[] = {"auto", "explicit", "get"};
-
-static void banner_queue(const struct config_queue *q)
-{
-    char more[512] = "";
-    size_t len = 0;
-    char quoted[BROKER_QUEUE_NAME_MAX + 1];
-
-    for (unsigned t = 0; t < q->typeid_count && len < sizeof(more); t++)
-        len += (size_t)snprintf(more + len, sizeof(more) - len, ",%s",
-                                tq_log_quote(quoted, sizeof(quoted), q->typeids[t], strlen(q->typeids[t])));
-    tq_log(TQ_LOG_INFO, "QUEUE", "name=%s kind=%s ack=%s maxsize=%lld result=%s dead=%s typeids=%s,get_%s%s",
-           q->name, kind_names[q->conf.kind], ack_names[q->conf.ack], (long long)q->conf.maxsize,
-           q->conf.result != NULL ? q->conf.result : "-", q->conf.dead != NULL ? q->conf.dead : "-", q->name,
-           q->name, more);
-}
-
-static void banner(const struct server *s, char texts[CONFIG_LISTEN_MAX][80])
-{
-    const struct config *c = s->config;
-
-    for (unsigned i = 0; i < s->listener_count; i++)
-        tq_log(TQ_LOG_INFO, "LISTEN", "address=%s", texts[i]);
-    for (unsigned i = 0; i < c->queue_count; i++)
-        banner_queue(&c->queues[i]);
-    if (s->memory_bytes == 0)
-        tq_log(TQ_LOG_INFO, "MEMORY", "max_bytes=none: queues may take all the memory there is");
-    else
-        tq_log(TQ_LOG_INFO, "MEMORY", "max_bytes=%llu%s", (unsigned long long)s->memory_bytes,
-               c->limits.memory_bytes == CONFIG_MEMORY_AUTO
-                   ? ": three quarters of what there is; --max-memory-bytes says otherwise"
-                   : "");
-    tq_log(TQ_LOG_INFO, "MODE", "durability=memory: what is queued is gone when this process ends");
-    if (c->authkey_warning[0] != '\0')
-        tq_log(TQ_LOG_WARN, "AUTHKEY", "%s", c->authkey_warning);
-    access_banner(s);
-}
-
 static uint64_t unix_now_ms(void)
 {
     uv_timeval64_t now;
@@ -455,10 +247,10 @@ int server_open(struct server *s, uv_loop_t *loop, const struct config *config, 
     if (rv == TQ_OK)
         rv = open_core(s, err);
     for (unsigned i = 0; rv == TQ_OK && i < config->listen_count; i++)
-        rv = listen_on(s, i, texts[i], err);
+        rv = server_listen(s, i, texts[i], err);
     if (rv != TQ_OK)
         return rv;
-    banner(s, texts);
+    server_banner(s, texts);
     tq_log(TQ_LOG_INFO, "READY", "address=%s", texts[0]);
     printf("task-master ready on %s\n", texts[0]);
     fflush(stdout);
@@ -475,6 +267,26 @@ static void close_handle(uv_handle_t *handle)
         uv_close(handle, NULL);
 }
 
+/* The stop is under way, and takes its time for the log: a further signal changes nothing, where the system
+ * would end the process at it as soon as its handle is closed. */
+static void close_signals(struct server *s)
+{
+    sigset_t stops, before;
+
+    (void)sigemptyset(&stops);
+    (void)sigaddset(&stops, SIGTERM);
+    (void)sigaddset(&stops, SIGINT);
+    (void)sigaddset(&stops, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, &stops, &before);
+    close_handle((uv_handle_t *)&s->sigterm);
+    close_handle((uv_handle_t *)&s->sigint);
+    close_handle((uv_handle_t *)&s->sighup);
+    (void)signal(SIGTERM, SIG_IGN);
+    (void)signal(SIGINT, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 void server_close(struct server *s)
 {
     struct peer *p;
@@ -484,6 +296,10 @@ void server_close(struct server *s)
         return;
     s->stopped = true;
     s->stopping = true;
+    backup_close(s);
+    /* Before the peers go: what goes back to the queues by that is theirs again after a restart. */
+    durable_stop(s);
+    peer_resume_none(s);
     DL_FOREACH_SAFE(s->peers, p, next)
     {
         peer_kill(p, "the daemon stops"); /* frees nobody but p */
@@ -494,9 +310,7 @@ void server_close(struct server *s)
         return;
     close_handle((uv_handle_t *)&s->timer);
     close_handle((uv_handle_t *)&s->prepare);
-    close_handle((uv_handle_t *)&s->sigterm);
-    close_handle((uv_handle_t *)&s->sigint);
-    close_handle((uv_handle_t *)&s->sighup);
+    close_signals(s);
 }
 
 static bool replies_pending(const struct server *s)
@@ -511,28 +325,6 @@ static bool replies_pending(const struct server *s)
     return s->native != NULL && !s->natives_told && s->peers != NULL;
 }
 
-static void report(const struct server *s)
-{
-    const struct server_counters *c = &s->counters;
-    struct broker_stats b;
-
-    broker_get_stats(s->broker, &b);
-    tq_log(TQ_LOG_INFO, "STATS",
-           "connections=%llu authenticated=%llu calls=%llu puts=%llu gets=%llu acked=%llu returned=%llu "
-           "auth_failed=%llu preauth_timeouts=%llu preauth_dropped=%llu protocol_errors=%llu "
-           "access_refused=%llu",
-           (unsigned long long)c->accepted, (unsigned long long)c->authenticated,
-           (unsigned long long)c->calls, (unsigned long long)b.puts, (unsigned long long)b.gets,
-           (unsigned long long)b.acked, (unsigned long long)b.returned, (unsigned long long)c->auth_failed,
-           (unsigned long long)c->preauth_timeouts, (unsigned long long)c->preauth_dropped,
-           (unsigned long long)(c->protocol_errors + c->preauth_protocol +
-                                native_counters(s->native)->protocol_errors),
-           (unsigned long long)c->access_refused);
-    if (b.tasks > 0)
-        tq_log(TQ_LOG_WARN, "ITEMS-DROPPED", "items=%llu: they were in memory only",
-               (unsigned long long)b.tasks);
-}
-
 void server_stop(struct server *s, const char *why, int exit_status)
 {
     if (s->stopping) {
@@ -542,7 +334,9 @@ void server_stop(struct server *s, const char *why, int exit_status)
     s->stopping = true;
     s->exit_status = exit_status;
     tq_log(TQ_LOG_INFO, "STOP", "why=\"%s\"", why);
-    report(s);
+    server_report(s);
+    if (s->durable == NULL)
+        server_report_items(s);
     for (unsigned i = 0; i < s->listener_count; i++)
         listener_close(&s->listeners[i]);
     /* Not at once: whoever asked for the stop may stand on the stack, and its reply be on the way. */
@@ -561,6 +355,7 @@ void server_deinit(struct server *s)
     TQ_ASSERT(s->peers == NULL);
     demo_stop(s);
     native_peer_close(s);
+    durable_free(s);
     broker_effects_deinit(&s->effects);
     broker_effects_deinit(&s->effects_spare);
     broker_free(s->broker);

@@ -1,7 +1,12 @@
 /* The daemon: listeners, the one timer, the broker and what its effects do, start and stop.
  *
- * Stop order: listeners close; replies on their way get drain_timeout_ms; peers close (what they hold stays
- * unanswered in memory mode, and is said so); the timer and the signals close; the loop ends. */
+ * Each turn of the loop: what came in is carried out; then (with a data directory) what it changed becomes
+ * one record of the log, and replies go out when the log has got to what they tell of (durable.h,
+ * peer_write.c).
+ *
+ * Stop order: listeners close; replies on their way get drain_timeout_ms; with a data directory the log gets
+ * its last record; peers close, which is not recorded any more; the timer and the signals close; the log is
+ * waited for, stop_timeout_ms at most; the loop ends. */
 #ifndef MASTER_SERVER_H
 #define MASTER_SERVER_H
 
@@ -20,6 +25,9 @@
 #define SERVER_READ_BUFFER_BYTES (64 * 1024)
 
 struct peer;
+struct peer_write;
+struct durable;
+struct backup;
 struct demo;
 
 struct server_counters {
@@ -27,6 +35,7 @@ struct server_counters {
     uint64_t preauth_timeouts, preauth_dropped, preauth_protocol, auth_failed, reflected;
     uint64_t protocol_errors, write_timeouts, canceled_calls, returned_items, over_connections;
     uint64_t access_refused, reloads, reloads_failed;
+    uint64_t backups, backups_failed;
 };
 
 /* The low byte of a deadline's kind; the broker keeps more of its own in the others. */
@@ -75,6 +84,11 @@ struct server {
     size_t peer_count;
     struct peer *resuming; /* list by resume_next: input to be looked at before the loop sleeps */
     struct peer *resuming_last;
+    struct durable *durable;                    /* NULL: all is in memory only, and nothing is held back */
+    struct backup *backup;                      /* that is being made, or NULL */
+    struct peer_write *fresh, *recorded, *held; /* lists: replies that wait for the log (peer_impl.h) */
+    struct native_socket *unsettled;            /* list: see native_peer.c */
+    bool busy;                                  /* the log does not keep up: no input but of handshakes */
     struct demo *demo;
     struct tq_buf scratch; /* replies are composed here */
     struct server_counters counters;

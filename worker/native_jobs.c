@@ -337,7 +337,7 @@ static bool take_refusals(struct native_link *n, struct credit_call *call, struc
             return false;
         if (tq_span_is(r.code, "stale") || tq_span_is(r.code, "unknown")) {
             drop_stale(n, h, r.code);
-        } else { /* memory, full: later */
+        } else { /* memory, no_space, full: later */
             credit_again(&n->credit, call, h);
             refused(n, true, r.code, r.code);
             if (native_link_over(n))

@@ -207,7 +207,7 @@ static void hello_refused(struct native_link *n, const struct tq_native_message 
     snprintf(text, sizeof(text), "%s refused this worker: %s", n->link.peer->name, why);
     /* Another connection may go; what else it says of a hello stays true. */
     if (tq_span_is(m->code, "worker_taken") || tq_span_is(m->code, "memory") ||
-        tq_span_is(m->code, "too_many"))
+        tq_span_is(m->code, "no_space") || tq_span_is(m->code, "too_many"))
         link_fail(&n->link, LINK_LOST, "%s", text);
     else
         agent_on_trouble(n->agent, AGENT_TROUBLE_FINAL, LINK_FINE, text);

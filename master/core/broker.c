@@ -6,6 +6,7 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/broker_impl.h"
+#include "master/core/journal_impl.h"
 #include "master/core/lease.h"
 #include "master/core/policy.h"
 #include "master/core/purge.h"
@@ -62,6 +63,7 @@ void broker_free(struct broker *b)
 
     if (b == NULL)
         return;
+    journal_free(b); /* what ends now is no news */
     while (b->sessions != NULL)
         broker_session_close(b, b->sessions, BROKER_CLOSE_RETURN);
     broker_trash_free(b);
@@ -118,7 +120,7 @@ int broker_declare(struct broker *b, const char *name, const struct broker_queue
     }
     b->names_changed++;
     b->stats.queues++;
-    b->stats.steps++;
+    journal_note_queue(b, q, JOURNAL_SYNCED);
     *ret_queue = q;
     return TQ_OK;
 }
@@ -243,10 +245,22 @@ void broker_get_queue_stats(const struct broker *b, const struct broker_queue *q
         ret_stats->oldest_ms = ids_at_ms(b->ids, broker_task_id(broker_task_at(b->slab, front)));
 }
 
-void broker_finish_step(struct broker *b, struct broker_effects *out, size_t first)
+void broker_finish_step(struct broker *b, struct broker_effects *out)
 {
     broker_settle(b, out);
-    broker_number_step(b, out, first);
+    b->gave_way = 0;
+}
+
+void broker_refuse_new_work(struct broker *b, bool refuse, struct broker_effects *out)
+{
+    struct broker_queue *q;
+
+    b->refuses = refuse;
+    DL_FOREACH2(b->short_of_memory[BROKER_NEW_WORK], q, short_next)
+    {
+        broker_queue_mark(b, q); /* one that brings a completion may stand behind its first putter */
+    }
+    broker_finish_step(b, out);
 }
 
 void broker_queue_detach(struct broker *b, struct broker_queue *q)
@@ -255,19 +269,17 @@ void broker_queue_detach(struct broker *b, struct broker_queue *q)
     HASH_DEL(b->by_name, q);
     b->names_changed++;
     b->stats.queues--;
-    b->changed = true;
     q->removed = true; /* first: nothing comes in any more, not even results of what is dropped */
     DL_APPEND2(b->removed, q, removed_prev, removed_next);
     broker_drop_all(b, q);
     broker_queue_clear_short(b, q);
     broker_queue_unwatch(b, q);
     broker_queue_mark(b, q);
+    journal_note_queue(b, q, JOURNAL_SYNCED);
 }
 
 void broker_remove(struct broker *b, struct broker_queue *q, struct broker_effects *out)
 {
-    size_t first = out->count;
-
     broker_queue_detach(b, q);
-    broker_finish_step(b, out, first);
+    broker_finish_step(b, out);
 }

@@ -1,6 +1,7 @@
 /* The broker: named queues, what stands in them, who waits, who holds what. Pure: no socket, no clock, no
  * descriptor, no log line. broker_step(now, event) changes the state and appends effects (replies and
- * deliveries); the caller carries them out, or holds them back until `commit` of the effect is on disk.
+ * deliveries); the caller carries them out, or, with a journal (journal.h), holds them back until what has
+ * changed up to then is on disk.
  *
  *            put                 get                 done, fail (final)
  *   (new) ---------> ready <------------> leased ----------------------> its result, or a dead letter
@@ -47,14 +48,23 @@ enum broker_ack {
     BROKER_ACK_GET,      /* once the reply was written: Python's own at-most-once */
 };
 
+/* What an OK of a call on the queue promises, if the broker has a journal (journal.h). */
+enum broker_durability {
+    BROKER_DURABILITY_FSYNC,    /* it is on stable storage: the default */
+    BROKER_DURABILITY_INTERVAL, /* it is written: survives the end of the process; a power cut loses the last
+                                   moments */
+    BROKER_DURABILITY_MEMORY,   /* nothing: its tasks are gone with the process */
+};
+
 /* A queue's policies. broker_queue_conf_init gives the defaults. */
 struct broker_queue_conf {
     enum broker_kind kind;
     enum broker_ack ack;
-    bool factory_made; /* made by a client (Queue(10)); removable */
-    bool paused;       /* nothing is handed out; puts go on */
-    bool reject_full;  /* a put that finds it full is refused at once, even if it would wait */
-    int64_t maxsize;   /* ready and delayed tasks; <= 0 is unbounded */
+    enum broker_durability durability; /* a change counts for what comes in from then on */
+    bool factory_made;                 /* made by a client (Queue(10)); removable */
+    bool paused;                       /* nothing is handed out; puts go on */
+    bool reject_full; /* a put that finds it full is refused at once, even if it would wait */
+    int64_t maxsize;  /* ready and delayed tasks; <= 0 is unbounded */
     /* Hand-outs that ended in `fail` or in a death, after which a fail is final; 0: a fail is always retried.
      */
     uint8_t max_attempts; /* default 1 */
@@ -85,11 +95,13 @@ struct broker_lease; /* opaque */
 struct broker_wait;  /* opaque: a parked get, put, join or wait for a result */
 
 /* A session of a peer: embedded in the caller's object, zeroed before BROKER_SESSION_OPEN, not moved and not
- * freed before BROKER_SESSION_CLOSE; the fields are the broker's own, but for `native` and `worker`, which
- * are set before BROKER_SESSION_OPEN. A Python session has at most one parked call: while it has one
- * (broker_session_parked), no other call of it may come in without a BROKER_CANCEL before. A native one may
- * have any number (the caller bounds it), each with a token of its own. */
+ * freed before BROKER_SESSION_CLOSE; the fields are the broker's own, but for `native`, `durable_id` and
+ * `worker`, which are set before BROKER_SESSION_OPEN. A Python session has at most one parked call: while it
+ * has one (broker_session_parked), no other call of it may come in without a BROKER_CANCEL before. A native
+ * one may have any number (the caller bounds it), each with a token of its own. */
 struct broker_session {
+    uint64_t durable_id; /* native: names it in the journal; 0: it ends with its connection. Set before the
+                            open, and never used for another one */
     bool native;
     bool open;
     bool silent; /* native: nothing heard of it; its leases wait out their grace */
@@ -256,6 +268,7 @@ enum broker_outcome {
     BROKER_REPLY_TYPE_ERROR,    /* TypeError with text (items that cannot be ordered) */
     BROKER_REPLY_NO_MEMORY,     /* the call had no effect; also: a body that does not fit the limit */
     BROKER_REPLY_TOO_MANY_HELD, /* limits.held_per_session */
+    BROKER_REPLY_NO_SPACE,      /* new work is refused (broker_refuse_new_work), and the call does not wait */
     /* native */
     BROKER_REPLY_OK,    /* join, shutdown; put: id; done, extend, release, remove, retry; fail: number 1 if it
                            will be tried again, else 0; purge: number */
@@ -308,7 +321,6 @@ struct broker_effect {
     uint32_t attempt;
     int64_t number;
     uint64_t id;
-    uint64_t commit;          /* may be carried out once this step number is committed; 0 = at once */
     struct broker_view *copy; /* RESULT, KNOWN: owned by the effect, in one block with all that it borrows but
                                  a large body, of which it has a reference */
     char *text;               /* TYPE_ERROR, REFUSED: owned by the effect, else NULL */
@@ -363,7 +375,6 @@ struct broker_stats {
     uint64_t body_bytes;   /* of tasks, with BROKER_BODY_OVERHEAD_BYTES each */
     uint64_t parked_bytes; /* the same of parked puts */
     uint64_t memory_bytes; /* that tasks, ids and bodies really take */
-    uint64_t steps;        /* that changed what a log has to keep: the number of the last such step */
 };
 
 struct broker_queue_stats {
@@ -399,6 +410,10 @@ struct broker_queue *broker_find(struct broker *b, struct tq_span name); /* NULL
 const char *broker_queue_name(const struct broker_queue *q);
 const struct broker_queue_conf *broker_queue_conf(const struct broker_queue *q);
 uint64_t broker_queue_size(const struct broker_queue *q);
+/* The log has no room for new work (yes), or has again: puts of sessions that hold nothing wait as if the
+ * queue were full, or are answered NO_SPACE (Python: FULL); completions go on. Whoever waits is served in the
+ * next step or by `out`. */
+void broker_refuse_new_work(struct broker *b, bool refuse, struct broker_effects *out);
 bool broker_queue_shut_down(const struct broker_queue *q); /* after BROKER_SHUTDOWN */
 /* All queues in the order of declaration: NULL gives the first; NULL after the last. */
 struct broker_queue *broker_next_queue(struct broker *b, const struct broker_queue *q);

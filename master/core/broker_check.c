@@ -2,6 +2,7 @@
 
 #include <utlist.h>
 
+#include "master/core/broker_check_impl.h"
 #include "master/core/broker_impl.h"
 #include "master/core/idwait.h"
 #include "master/core/keys.h"
@@ -11,19 +12,6 @@
 #include "master/core/queue.h"
 #include "master/core/task.h"
 #include "master/core/timer.h"
-
-#define RULE(expr)                                                                                           \
-    do {                                                                                                     \
-        if (!(expr))                                                                                         \
-            return #expr;                                                                                    \
-    } while (0)
-
-#define ALL(call)                                                                                            \
-    do {                                                                                                     \
-        const char *broken_ = (call);                                                                        \
-        if (broken_ != NULL)                                                                                 \
-            return broken_;                                                                                  \
-    } while (0)
 
 struct sums {
     uint64_t ready, delayed, leased, purging, waiting, result_waiting;
@@ -289,6 +277,8 @@ static const char *check_delayed(const struct broker *b, const struct broker_que
 /* Nobody waits who could be served, except after a failed allocation. */
 static const char *check_served(const struct broker *b, const struct broker_queue *q)
 {
+    const struct broker_wait *w;
+
     if (q->marked)
         return NULL;
     RULE(q->getters == NULL || q->ready == 0 || !broker_queue_may_hand_out(b, q) ||
@@ -298,10 +288,10 @@ static const char *check_served(const struct broker *b, const struct broker_queu
     RULE(q->putters == NULL || broker_queue_is_full(q) || q->is_short);
     RULE(!q->removed || (q->getters == NULL && q->putters == NULL && q->joiners == NULL));
     RULE(!q->removed || q->leased > 0 || q->purging > 0);
-    if (q->is_short && b->retry.at_ms == UINT64_MAX && q->putters != NULL && !broker_queue_is_full(q) &&
+    w = broker_next_putter(b, q);
+    if (q->is_short && b->retry.at_ms == UINT64_MAX && w != NULL && !broker_queue_is_full(q) &&
         b->short_of_memory[q->short_class] == q)
-        RULE(!broker_memory_fits(b, q->putters->memory_class, q->putters->session,
-                                 broker_task_cost(b, q->putters->slot)));
+        RULE(!broker_memory_fits(b, w->memory_class, w->session, broker_task_cost(b, w->slot)));
     return NULL;
 }
 
@@ -553,9 +543,10 @@ const char *broker_check(const struct broker *b)
     RULE(sums.queue_bytes == sums.body_bytes);
     RULE(b->stats.parked_bytes == sums.parked_bytes);
     RULE(b->external_bytes == sums.external_bytes);
-    RULE(b->limits.memory_bytes == 0 || b->stats.body_bytes <= b->limits.memory_bytes);
+    RULE(b->limits.memory_bytes == 0 || b->stats.body_bytes <= b->limits.memory_bytes ||
+         b->stats.body_bytes <= b->restored_bytes);
     slab_get_stats(b->slab, &slab);
     RULE(slab.slots == ids_count(b->ids) + sums.tombstones + sums.parked_puts);
-    RULE(!b->changed);
+    ALL(broker_check_journal(b));
     return NULL;
 }

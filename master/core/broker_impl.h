@@ -50,15 +50,15 @@ struct broker {
     struct broker_stats
         stats;               /* tasks, leased, delayed, kept, body_bytes: broker_task_set_state writes them */
     uint64_t external_bytes; /* of bodies that tasks have references to */
+    uint64_t restored_bytes; /* of bodies, when the broker was read from its journal: maybe above the limit */
     uint64_t now_ms;
-    bool more;    /* another event of the same request follows */
-    bool changed; /* this step changed what a log has to keep */
+    struct journal *journal; /* NULL: there is none */
+    bool more;               /* another event of the same request follows */
+    bool refuses;            /* new work (broker_refuse_new_work) */
 };
 
-/* The step is over: who waits is served, and its number goes into its effects, from `first` on. */
-void broker_finish_step(struct broker *b, struct broker_effects *out, size_t first);
-/* Without serving anybody: another event of the same request follows. */
-void broker_number_step(struct broker *b, struct broker_effects *out, size_t first);
+/* The step is over: who waits is served. */
+void broker_finish_step(struct broker *b, struct broker_effects *out);
 /* Ends all that is ready and delayed, as PURGED: at once, or as a purge does when it is much. */
 void broker_drop_all(struct broker *b, struct broker_queue *q);
 /* broker_remove without the end of the step. */
@@ -68,11 +68,14 @@ void broker_queue_detach(struct broker *b, struct broker_queue *q);
  * next step or after BROKER_RETRY_MS. */
 void broker_settle(struct broker *b, struct broker_effects *out);
 
-/* May the session's body come in? Kept results that nobody asked for give way to it (kept.h). What it
- * acknowledges by that counts as gone (s: NULL if it acknowledges
- * nothing). Nobody is overtaken: no, while an earlier one of the class waits. */
+/* May the session's body come in? New work may not while it is refused. Kept results that nobody asked for
+ * give way to it (kept.h). What it acknowledges by that counts as gone (s: NULL if it acknowledges nothing).
+ * Nobody is overtaken: no, while an earlier one of the class waits. */
 bool broker_memory_admits(struct broker *b, enum broker_memory_class c, const struct broker_session *s,
                           uint64_t body_cost);
+/* Who of the putters that wait, if any, is next: the first; while new work is refused, the first that brings
+ * a completion. */
+struct broker_wait *broker_next_putter(const struct broker *b, const struct broker_queue *q);
 /* The same but for those who wait, and nothing gives way. */
 bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, const struct broker_session *s,
                         uint64_t body_cost);

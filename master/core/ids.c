@@ -258,6 +258,20 @@ int ids_restore(struct ids *t, uint64_t id, uint32_t slot, uint64_t at_ms)
     return put(t, id, slot, at_ms);
 }
 
+int ids_skip(struct ids *t, uint64_t next)
+{
+    uint64_t was = t->next;
+    struct block *b;
+
+    if (next < was || next > IDS_MAX + 1)
+        return TQ_EINVAL;
+    t->next = next;
+    b = was <= IDS_MAX && was / IDS_BLOCK != next / IDS_BLOCK ? block_of(t, was) : NULL;
+    if (b != NULL && b->live == 0) /* it was only there because of the next id */
+        block_end(t, b, was);
+    return TQ_OK;
+}
+
 uint32_t ids_find(const struct ids *t, uint64_t id)
 {
     const struct block *b = block_of(t, id);

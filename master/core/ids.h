@@ -23,6 +23,9 @@ int ids_add(struct ids *t, uint32_t slot, uint64_t now_ms, uint64_t *ret_id);
 /* One that was given out before, in another life, in any order. TQ_ENOMEM; TQ_EEXISTS: it is there;
  * TQ_EINVAL: 0 or not below the next id, or at_ms above IDS_MAX. */
 int ids_restore(struct ids *t, uint64_t id, uint32_t slot, uint64_t at_ms);
+/* Ids below `next` were given out in another life. TQ_EINVAL: it is below ids_next already, or there is none
+ * such. */
+int ids_skip(struct ids *t, uint64_t next);
 /* The slot, or 0 (SLAB_NONE) for an id that was never given out or has gone. */
 uint32_t ids_find(const struct ids *t, uint64_t id);
 /* When the id was given out; only for an id that is there. */

@@ -5,6 +5,7 @@
 #include "common/mem.h"
 #include "common/siphash.h"
 #include "master/core/broker_impl.h"
+#include "master/core/journal_impl.h"
 #include "master/core/purge.h"
 #include "master/core/queue.h"
 #include "master/core/task.h"
@@ -184,6 +185,7 @@ struct broker_key *broker_key_find(struct broker *b, const struct broker_queue *
     if (!broker_task_is_purged(b, slot))
         return k;
     broker_task_extra(broker_task_at(b->slab, slot))->key = NULL; /* another task may get it now */
+    journal_note_task(b, slot, LEAD_MORE, JOURNAL_NO_WAIT);
     broker_key_remove(b, k);
     return NULL;
 }

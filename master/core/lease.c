@@ -6,6 +6,7 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/broker_impl.h"
+#include "master/core/journal_impl.h"
 #include "master/core/outcome.h"
 #include "master/core/policy.h"
 #include "master/core/queue.h"
@@ -247,12 +248,14 @@ uint32_t broker_lease_free_task(struct broker *b, struct broker_lease *l)
     l->slot = SLAB_NONE;
     l->queue = NULL;
     enter_list(l, LEASE_FREED);
+    journal_freed(b, l);
     return slot;
 }
 
 void broker_lease_forget(struct broker *b, struct broker_lease *l)
 {
     TQ_ASSERT(l->list == LEASE_FREED);
+    journal_unfreed(b, l);
     leave_list(l);
     give_back(b, l);
 }

@@ -5,6 +5,7 @@
 #include "master/core/broker_impl.h"
 #include "master/core/effects.h"
 #include "master/core/idwait.h"
+#include "master/core/journal_impl.h"
 #include "master/core/lease.h"
 #include "master/core/outcome.h"
 #include "master/core/purge.h"
@@ -38,8 +39,10 @@ static int stale(struct broker *b, const struct broker_event *ev, struct broker_
     if (slot != SLAB_NONE) {
         const struct broker_task *t = broker_task_at(b->slab, slot);
 
-        if (broker_task_state(t) != BROKER_TASK_KEPT)
+        if (broker_task_state(t) != BROKER_TASK_KEPT) {
             broker_task_queue(b, t)->stats.stale++;
+            journal_touch_counts(b, broker_task_queue(b, t));
+        }
     }
     reply(ev, out, BROKER_REPLY_STALE);
     return TQ_OK;
@@ -137,6 +140,7 @@ int broker_on_extend(struct broker *b, const struct broker_event *ev, struct bro
         ms = broker_task_queue(b, broker_task_at(b->slab, l->slot))->conf.lease_ms;
     l->limit_ms = ms > 0 ? broker_after(b->now_ms, ms) : BROKER_NEVER;
     broker_lease_sync(b, l);
+    journal_note_task(b, l->slot, 0, JOURNAL_WRITTEN);
     reply(ev, out, BROKER_REPLY_OK);
     return TQ_OK;
 }
@@ -188,6 +192,7 @@ static int cancel(struct broker *b, uint32_t slot, struct broker_effects *out)
         broker_idwait_ended(b, broker_task_id(t), slot, BROKER_OUTCOME_CANCELED);
         b->stats.dropped++;
         broker_task_end(b, slot);
+        journal_raise(b, JOURNAL_SYNCED); /* whoever asked for it is told */
         return TQ_OK;
     }
 }

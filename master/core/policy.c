@@ -2,6 +2,7 @@
 
 #include "common/assert.h"
 #include "common/err.h"
+#include "master/core/journal_impl.h"
 #include "master/core/timer.h"
 
 #define MILLI 1000u
@@ -9,6 +10,7 @@
 void broker_queue_conf_init(struct broker_queue_conf *c)
 {
     *c = (struct broker_queue_conf){
+        .durability = BROKER_DURABILITY_FSYNC,
         .max_attempts = 1,
         .grace_ms = 30000,
         .retry_ms = 1000,
@@ -43,6 +45,9 @@ bool broker_conf_is_good(const struct broker_queue_conf *c, const char *name)
     if (c->kind != BROKER_FIFO && c->kind != BROKER_LIFO && c->kind != BROKER_PRIORITY)
         return false;
     if (c->ack != BROKER_ACK_AUTO && c->ack != BROKER_ACK_EXPLICIT && c->ack != BROKER_ACK_GET)
+        return false;
+    if (c->durability != BROKER_DURABILITY_FSYNC && c->durability != BROKER_DURABILITY_INTERVAL &&
+        c->durability != BROKER_DURABILITY_MEMORY)
         return false;
     return c->max_attempts <= BROKER_ATTEMPTS_MAX && c->max_deliveries <= BROKER_ATTEMPTS_MAX &&
            is_good_name(c->result) && is_good_name(c->dead) &&
@@ -204,7 +209,6 @@ int broker_reconfigure(struct broker *b, uint64_t now_ms, struct broker_queue *q
                        const struct broker_queue_conf *conf, struct broker_effects *out)
 {
     struct broker_queue_conf next = *conf;
-    size_t first = out->count;
     bool had_rate = q->conf.rate_per_s > 0;
     int rv;
 
@@ -229,8 +233,8 @@ int broker_reconfigure(struct broker *b, uint64_t now_ms, struct broker_queue *q
         move_node(b, &q->idle_deadline, broker_after(now_ms, q->conf.expires_ms));
     else
         tq_deadline_clear(b->deadlines, &q->idle_deadline);
-    b->changed = true;
+    journal_note_queue(b, q, JOURNAL_SYNCED);
     broker_queue_mark(b, q); /* a new deadline for the next token comes with that, too */
-    broker_finish_step(b, out, first);
+    broker_finish_step(b, out);
     return TQ_OK;
 }

@@ -8,6 +8,7 @@
 #include "master/core/broker_impl.h"
 #include "master/core/effects.h"
 #include "master/core/idwait.h"
+#include "master/core/journal_impl.h"
 #include "master/core/outcome.h"
 #include "master/core/queue.h"
 #include "master/core/task.h"
@@ -193,7 +194,10 @@ static int empty_into(struct broker *b, struct broker_queue *q, struct broker_tr
     q->unfinished -= n < q->unfinished ? n : q->unfinished;
     q->stats.dropped += n;
     b->stats.dropped += n;
-    b->changed = true;
+    if (b->journal != NULL) {
+        q->purged_place = (uint64_t)b->journal->next_place - 1;
+        journal_note_queue(b, q, journal_wait_of(&q->conf));
+    }
     return TQ_OK;
 }
 
@@ -299,4 +303,35 @@ void broker_trash_free(struct broker *b)
         forget(tr);
         broker_queue_free_if_removed(b, q);
     }
+}
+
+int broker_purge_restore(struct broker *b, struct broker_queue *q, uint32_t slot,
+                         enum broker_task_state state, struct broker_trash **trash)
+{
+    struct broker_task *t = broker_task_at(b->slab, slot);
+    struct broker_trash *tr = *trash;
+    uint8_t next_colour;
+    int rv;
+
+    if (tr == NULL) {
+        rv = new_colour(q, &next_colour);
+        TQ_ASSERT(rv == TQ_OK && q->ready == 0 && q->delayed == 0);
+        tr = tq_calloc(1, sizeof(*tr));
+        if (tr == NULL)
+            return TQ_ENOMEM;
+        tr->queue = q;
+        tr->colour = q->colour;
+        tr->outcome = BROKER_OUTCOME_PURGED;
+        q->trash_colours |= (uint8_t)(1u << q->colour);
+        q->colour = next_colour;
+        DL_APPEND(b->trash, tr);
+        next_slice_at(b, b->now_ms);
+        *trash = tr;
+    }
+    broker_task_set_colour(t, tr->colour);
+    t->link = tr->head;
+    tr->head = slot;
+    broker_task_set_state(b, slot, state);
+    count_out(b, q, state == BROKER_TASK_DELAYED);
+    return TQ_OK;
 }

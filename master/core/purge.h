@@ -10,6 +10,7 @@
 #define MASTER_CORE_PURGE_H
 
 #include "master/core/broker.h"
+#include "master/core/task.h"
 
 #define PURGE_SLICE 4000u /* pieces: a plain task is one, one with an extra or a large body some more */
 
@@ -37,6 +38,12 @@ void broker_purge_returned(struct broker *b, uint32_t slot);
 void broker_trash_due(struct broker *b);
 /* All of it, at once; nobody waits any more. */
 void broker_trash_free(struct broker *b);
+
+/* A task that is NEW, with its id, and was being purged in another life: READY or DELAYED as it was, and the
+ * purge goes on with it. *trash: that of the queue; NULL at first, before anything is put into the queue.
+ * TQ_ENOMEM. */
+int broker_purge_restore(struct broker *b, struct broker_queue *q, uint32_t slot,
+                         enum broker_task_state state, struct broker_trash **trash);
 
 /* READY or DELAYED, but purged: to be treated as not there. */
 bool broker_task_is_purged(const struct broker *b, uint32_t slot);

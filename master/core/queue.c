@@ -7,6 +7,7 @@
 #include "common/mem.h"
 #include "master/core/broker_impl.h"
 #include "master/core/idwait.h"
+#include "master/core/journal_impl.h"
 #include "master/core/policy.h"
 #include "master/core/purge.h"
 #include "master/core/task.h"
@@ -110,6 +111,7 @@ void broker_queue_free(struct broker *b, struct broker_queue *q)
               q->purging == 0);
     q->removed = false; /* so that its last task does not ask for it */
     broker_queue_drop_ready(b, q);
+    journal_queue_gone(b, q);
     broker_queue_unmark(b, q);
     broker_queue_clear_short(b, q);
     broker_queue_unwatch(b, q);
@@ -167,6 +169,7 @@ static inline void set_prev(struct broker *b, uint32_t slot, uint32_t prev)
 
 static void append(struct broker *b, struct broker_queue *q, uint32_t slot)
 {
+    journal_put_last(b, slot);
     broker_task_at(b->slab, slot)->link = SLAB_NONE;
     set_prev(b, slot, q->tail);
     if (q->tail != SLAB_NONE)
@@ -178,6 +181,7 @@ static void append(struct broker *b, struct broker_queue *q, uint32_t slot)
 
 static void prepend(struct broker *b, struct broker_queue *q, uint32_t slot)
 {
+    journal_put_first(b, slot);
     broker_task_at(b->slab, slot)->link = q->head;
     set_prev(b, slot, SLAB_NONE);
     if (q->head != SLAB_NONE)
@@ -251,8 +255,10 @@ static int push_heap(const struct broker *b, struct broker_queue *q, uint32_t sl
 {
     int rv = broker_heap_push(b, &q->heap, slot, text);
 
-    if (rv == TQ_OK)
+    if (rv == TQ_OK) {
         broker_task_at(b->slab, slot)->link = TASK_IN_HEAP;
+        journal_put_last(b, slot);
+    }
     return rv;
 }
 
@@ -342,6 +348,8 @@ void broker_queue_return(struct broker *b, struct broker_queue *q, uint32_t slot
     }
     if (state != BROKER_TASK_READY)
         broker_task_set_state(b, slot, BROKER_TASK_READY);
+    else
+        journal_note_task(b, slot, 0, JOURNAL_NO_WAIT); /* it stands elsewhere */
 }
 
 bool broker_queue_unlink(struct broker *b, struct broker_queue *q, uint32_t *slot)
@@ -387,6 +395,7 @@ void broker_queue_delay(struct broker *b, struct broker_queue *q, uint32_t slot,
     x->due_ms = due_ms;
     broker_task_set_colour(t, q->colour);
     broker_queue_relink_delayed(b, q, slot);
+    journal_put_last(b, slot);
     broker_task_set_state(b, slot, BROKER_TASK_DELAYED);
 }
 

@@ -5,7 +5,21 @@
 #include "common/hash.h"
 #include "master/core/broker.h"
 #include "master/core/heap.h"
+#include "master/core/journal.h"
 #include "master/core/wait.h"
+
+#define JOURNAL_COUNTS 11u /* `unfinished`, and the counters of a queue that only grow */
+
+/* What the journal knows of a queue. */
+struct journal_queue {
+    uint64_t home;                   /* the segment that has its last QUEUE op */
+    uint64_t counts[JOURNAL_COUNTS]; /* as they were written last */
+    uint64_t unrecorded; /* tasks in it, or leased from it, that came while durability was memory */
+    bool recorded;
+    bool noted;   /* it is in journal.queues */
+    bool is_news; /* QUEUE is to be written, and not only counters that changed */
+    struct broker_queue *prev, *next;
+};
 
 struct broker_queue {              /* what every put and get touches comes first, for the cache's sake */
     struct broker_queue_conf conf; /* its strings are the queue's own */
@@ -46,6 +60,9 @@ struct broker_queue {              /* what every put and get touches comes first
     /* Expiry: removed when used_ms is expires_ms ago; the deadline is moved lazily. */
     struct tq_deadline idle_deadline;
     uint64_t purging; /* tasks of it that are still in broker.trash */
+    /* Only with a journal. */
+    uint64_t purged_place; /* what was ready or delayed when this was the last place is being purged */
+    struct journal_queue journal;
     void *user;
     struct broker_queue *marked_prev; /* waiters have to be looked at */
     struct broker_queue *marked_next;

@@ -45,6 +45,8 @@ bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, cons
 {
     uint64_t ceiling = broker_memory_ceiling(b, c);
 
+    if (b->refuses && c == BROKER_NEW_WORK)
+        return false;
     if (b->limits.memory_bytes == 0)
         return true;
     return body_cost <= ceiling && used_bytes(b, s) <= ceiling - body_cost;
@@ -53,6 +55,8 @@ bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, cons
 static bool make_room(struct broker *b, enum broker_memory_class c, const struct broker_session *s,
                       uint64_t body_cost)
 {
+    if (b->refuses && c == BROKER_NEW_WORK)
+        return false;
     if (b->limits.memory_bytes == 0)
         return true;
     return broker_kept_give_way(b, used_bytes(b, s), broker_memory_ceiling(b, c), body_cost);
@@ -64,9 +68,18 @@ bool broker_memory_admits(struct broker *b, enum broker_memory_class c, const st
     return b->short_of_memory[c] == NULL && make_room(b, c, s, body_cost);
 }
 
-static bool first_putter_fits(struct broker *b, const struct broker_queue *q, enum broker_memory_class c)
+struct broker_wait *broker_next_putter(const struct broker *b, const struct broker_queue *q)
 {
-    return make_room(b, c, q->putters->session, broker_task_cost(b, q->putters->slot));
+    struct broker_wait *w = q->putters;
+
+    while (b->refuses && w != NULL && w->memory_class != BROKER_COMPLETION)
+        w = w->next;
+    return w != NULL ? w : q->putters;
+}
+
+static bool putter_fits(struct broker *b, const struct broker_wait *w)
+{
+    return make_room(b, w->memory_class, w->session, broker_task_cost(b, w->slot));
 }
 
 static struct broker_effect *answer(struct broker_effects *out, const struct broker_wait *w,
@@ -131,10 +144,10 @@ static int accept_parked(struct broker *b, struct broker_wait *w, bool *ret_as_r
     return rv != 1 ? rv : broker_put_accept(b, w->queue, w->slot, text);
 }
 
-/* The first putter's item enters. */
-static int serve_putter(struct broker *b, struct broker_queue *q, struct broker_effects *out)
+/* The item of a putter of the queue enters. */
+static int serve_putter(struct broker *b, struct broker_queue *q, struct broker_wait *w,
+                        struct broker_effects *out)
 {
-    struct broker_wait *w = q->putters;
     struct broker_session *s = w->session;
     bool as_result = false;
     char text[BROKER_TEXT_MAX];
@@ -204,10 +217,11 @@ static int serve_one(struct broker *b, struct broker_queue *q, struct broker_eff
     if (q->joiners != NULL && q->unfinished == 0)
         return serve_joiner(b, q, out);
     if (q->putters != NULL && !broker_queue_is_full(q)) {
-        enum broker_memory_class c = q->putters->memory_class;
+        struct broker_wait *w = broker_next_putter(b, q);
+        enum broker_memory_class c = w->memory_class;
 
-        if (b->short_of_memory[c] == NULL && first_putter_fits(b, q, c))
-            return serve_putter(b, q, out);
+        if (b->short_of_memory[c] == NULL && putter_fits(b, w))
+            return serve_putter(b, q, w, out);
         broker_queue_set_short(b, q, c);
         return DONE;
     }
@@ -220,18 +234,20 @@ static int serve_memory(struct broker *b, struct broker_effects *out)
     for (int i = 0; i < BROKER_MEMORY_CLASSES; i++) {
         enum broker_memory_class c = (enum broker_memory_class)i;
         struct broker_queue *q = b->short_of_memory[c];
+        struct broker_wait *w;
         int rv;
 
         if (q == NULL)
             continue;
-        if (q->putters == NULL || q->shut_down || broker_queue_is_full(q) || q->putters->memory_class != c) {
+        w = broker_next_putter(b, q);
+        if (w == NULL || q->shut_down || broker_queue_is_full(q) || w->memory_class != c) {
             broker_queue_clear_short(b, q);
             broker_queue_mark(b, q); /* it stands elsewhere, or nowhere */
             return TQ_OK;
         }
-        if (!first_putter_fits(b, q, c))
+        if (!putter_fits(b, w))
             continue;
-        rv = serve_putter(b, q, out);
+        rv = serve_putter(b, q, w, out);
         if (rv != TQ_OK)
             return rv;
         broker_queue_clear_short(b, q); /* its next putter queues up behind the other queues */

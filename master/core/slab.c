@@ -18,9 +18,9 @@ _Static_assert(sizeof(struct slab_chunk) == 32, "a power of two, so that it lies
 _Static_assert(SLAB_CHUNK_BYTES / SLAB_SLOT_MIN_BYTES <= 1u << SLAB_INDEX_BITS, "an index fits a handle");
 _Static_assert(SLAB_CHUNKS <= 1ull << (32 - SLAB_INDEX_BITS), "a chunk's number fits a handle");
 _Static_assert(SLAB_REGION_CHUNKS == 64, "the chunks of a region are the bits of a uint64_t");
-_Static_assert(SLAB_SLOT_MAX_BYTES == FINE_MAX_BYTES << 3 &&
-                   SLAB_CLASSES == FINE_CLASSES + 3 * COARSE_CLASSES,
-               "three doublings");
+_Static_assert(SLAB_SLOT_MAX_BYTES == (FINE_MAX_BYTES << 3) + (FINE_MAX_BYTES << 3) / COARSE_CLASSES &&
+                   SLAB_CLASSES == FINE_CLASSES + 3 * COARSE_CLASSES + 1,
+               "three doublings, and one step more: a lead on top of them");
 _Static_assert(SLAB_CHUNK_BYTES % TQ_PAGES_UNIT_BYTES == 0, "a chunk's pages can be dropped");
 
 static inline unsigned class_of(size_t n)
@@ -75,6 +75,18 @@ void slab_free(struct slab *s)
         if (s->base[r] != NULL)
             tq_pages_free(s->base[r], REGION_BYTES);
     tq_pages_free(s, SELF_BYTES);
+}
+
+void slab_set_lead(struct slab *s, unsigned bytes)
+{
+    TQ_ASSERT(s->slots == 0 && s->chunks == 0 && bytes % 2 == 0);
+    s->lead = bytes;
+}
+
+/* Where the slot begins, with its lead. */
+static unsigned char *start_of(const struct slab *s, const struct slab_chunk *c, uint32_t index)
+{
+    return c->base - s->lead + (size_t)index * c->slot_bytes;
 }
 
 /* Behind the first one, which is being filled: so while there is less and less, the others run empty instead
@@ -142,7 +154,7 @@ static void number_give(struct slab *s, uint32_t number)
         tq_pages_free(s->base[region], REGION_BYTES);
         s->base[region] = NULL;
     } else {
-        tq_pages_drop(s->chunk[number].base, SLAB_CHUNK_BYTES);
+        tq_pages_drop(start_of(s, &s->chunk[number], 0), SLAB_CHUNK_BYTES);
     }
 }
 
@@ -158,14 +170,14 @@ static uint32_t chunk_open(struct slab *s, unsigned class)
     if (s->chunks_end <= number)
         s->chunks_end = number + 1;
     *c = (struct slab_chunk){
-        .base =
-            s->base[number / SLAB_REGION_CHUNKS] + (size_t)(number % SLAB_REGION_CHUNKS) * SLAB_CHUNK_BYTES,
+        .base = s->base[number / SLAB_REGION_CHUNKS] +
+                (size_t)(number % SLAB_REGION_CHUNKS) * SLAB_CHUNK_BYTES + s->lead,
         .slot_bytes = (uint16_t)bytes,
         .capacity = (uint16_t)(SLAB_CHUNK_BYTES / bytes),
         .free = FREE_NONE,
         .class = (uint8_t) class,
     };
-    tq_mem_poison(c->base, SLAB_CHUNK_BYTES);
+    tq_mem_poison(start_of(s, c, 0), SLAB_CHUNK_BYTES);
     room_push(s, c, number);
     s->chunks++;
     return number;
@@ -176,7 +188,7 @@ static void chunk_close(struct slab *s, uint32_t number)
     struct slab_chunk *c = &s->chunk[number];
 
     room_remove(s, c);
-    tq_mem_unpoison(c->base, SLAB_CHUNK_BYTES);
+    tq_mem_unpoison(start_of(s, c, 0), SLAB_CHUNK_BYTES);
     number_give(s, number);
     *c = (struct slab_chunk){0};
     s->chunks--;
@@ -204,7 +216,7 @@ static void chunk_rest(struct slab *s, struct slab_chunk *c, uint32_t number)
 
 uint32_t slab_take(struct slab *s, size_t n)
 {
-    unsigned class = class_of(n);
+    unsigned class = class_of(n + s->lead);
     uint32_t number = s->room[class], index;
     struct slab_chunk *c;
 
@@ -217,14 +229,14 @@ uint32_t slab_take(struct slab *s, size_t n)
     }
     c = &s->chunk[number];
     if (c->free != FREE_NONE) {
-        unsigned char *slot = c->base + (size_t)c->free * c->slot_bytes;
+        unsigned char *slot = start_of(s, c, c->free);
 
         index = c->free;
         tq_mem_unpoison(slot, c->slot_bytes);
         memcpy(&c->free, slot, sizeof(c->free));
     } else {
         index = c->bump++;
-        tq_mem_unpoison(c->base + (size_t)index * c->slot_bytes, c->slot_bytes);
+        tq_mem_unpoison(start_of(s, c, index), c->slot_bytes);
     }
     if (++c->live == c->capacity)
         room_remove(s, c);
@@ -240,7 +252,7 @@ void slab_give(struct slab *s, uint32_t handle)
     unsigned char *slot;
 
     TQ_ASSERT(index < c->bump && index != c->free && c->live > 0); /* else it is not one that is taken */
-    slot = c->base + (size_t)index * c->slot_bytes;
+    slot = start_of(s, c, index);
     memcpy(slot, &c->free, sizeof(c->free));
     tq_mem_poison(slot, c->slot_bytes);
     c->free = index;

@@ -10,20 +10,23 @@
 #include "common/bytes.h"
 
 #define SLAB_CHUNK_BYTES    65536u
-#define SLAB_SLOT_MIN_BYTES 16u /* what a smaller one costs */
-#define SLAB_SLOT_MAX_BYTES 2048u
-#define SLAB_IDLE_CHUNKS    8u /* as many empty ones are kept, at most */
-#define SLAB_NONE           0u /* no handle */
+#define SLAB_SLOT_MIN_BYTES 16u   /* what a smaller one costs */
+#define SLAB_SLOT_MAX_BYTES 2304u /* with a lead */
+#define SLAB_IDLE_CHUNKS    8u    /* as many empty ones are kept, at most */
+#define SLAB_NONE           0u    /* no handle */
 
 struct slab; /* private, see below */
 
 struct slab *slab_new(void);    /* NULL when out of memory */
 void slab_free(struct slab *s); /* with all slots; NULL is fine */
+/* From now on each slot has so many bytes (even) before what slab_at tells, which are its owner's, too: n in
+ * the following is without them. No slot is taken yet. */
+void slab_set_lead(struct slab *s, unsigned bytes);
 
-/* A slot of n bytes (1 to SLAB_SLOT_MAX_BYTES), uninitialised, 2-byte aligned; better so if its class is a
- * multiple of more than 2 (a slot of 512 bytes lies at a multiple of 512). SLAB_NONE when out of memory or of
- * handles (64 GiB); tests make the n-th fail as they do with any allocation (common/mem.h). The same calls in
- * the same order give the same handles. */
+/* A slot of n bytes (1 to SLAB_SLOT_MAX_BYTES less the lead), uninitialised, 2-byte aligned; better so if its
+ * class is a multiple of more than 2 (a slot of 512 bytes without a lead lies at a multiple of 512).
+ * SLAB_NONE when out of memory or of handles (64 GiB); tests make the n-th fail as they do with any
+ * allocation (common/mem.h). The same calls in the same order give the same handles. */
 uint32_t slab_take(struct slab *s, size_t n);
 /* The slot's n is known from its chunk. O(1). */
 void slab_give(struct slab *s, uint32_t handle);
@@ -31,7 +34,7 @@ void slab_give(struct slab *s, uint32_t handle);
 static inline void *slab_at(const struct slab *s, uint32_t handle);
 /* How many bytes the slot has: at least what was asked for. */
 static inline size_t slab_size(const struct slab *s, uint32_t handle);
-/* A slot of n bytes would cost so much. */
+/* A slot of n bytes, its lead among them, would cost so much. */
 size_t slab_cost(size_t n);
 
 struct slab_stats {
@@ -48,11 +51,11 @@ void slab_get_stats(const struct slab *s, struct slab_stats *ret_stats);
 #define SLAB_CHUNKS        (1u << 20)
 #define SLAB_REGION_CHUNKS 64u /* chunks come from the system by as many */
 #define SLAB_REGIONS       (SLAB_CHUNKS / SLAB_REGION_CHUNKS)
-#define SLAB_CLASSES       145u
+#define SLAB_CLASSES       146u
 
-struct slab_chunk { /* 32 bytes: one never lies in two cache lines */
-    unsigned char *base;
-    uint32_t prev; /* in the list of its class's chunks that have room */
+struct slab_chunk {      /* 32 bytes: one never lies in two cache lines */
+    unsigned char *base; /* of its first slot, behind its lead */
+    uint32_t prev;       /* in the list of its class's chunks that have room */
     uint32_t next;
     uint16_t slot_bytes;
     uint16_t capacity;
@@ -70,6 +73,7 @@ struct slab {
     uint64_t system_calls;
     uint32_t chunks_end;               /* chunks from this number on were never used */
     uint32_t idle_at;                  /* the oldest in idle */
+    uint32_t lead;                     /* bytes before each slot */
     uint32_t idle[SLAB_IDLE_CHUNKS];   /* chunks that were empty of late, and may be it still */
     uint32_t room[SLAB_CLASSES];       /* heads of the lists */
     uint64_t full[SLAB_REGIONS / 64];  /* a bit for each region: all its chunks are in use */
@@ -87,7 +91,7 @@ static inline void *slab_at(const struct slab *s, uint32_t handle)
 
 static inline size_t slab_size(const struct slab *s, uint32_t handle)
 {
-    return s->chunk[handle >> SLAB_INDEX_BITS].slot_bytes;
+    return s->chunk[handle >> SLAB_INDEX_BITS].slot_bytes - s->lead;
 }
 
 #endif

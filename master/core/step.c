@@ -5,6 +5,7 @@
 #include "master/core/deliver.h"
 #include "master/core/effects.h"
 #include "master/core/idwait.h"
+#include "master/core/journal_impl.h"
 #include "master/core/lease.h"
 #include "master/core/outcome.h"
 #include "master/core/purge.h"
@@ -12,17 +13,6 @@
 #include "master/core/session.h"
 #include "master/core/task.h"
 #include "master/core/timer.h"
-
-void broker_number_step(struct broker *b, struct broker_effects *out, size_t first)
-{
-    b->gave_way = 0;
-    if (!b->changed)
-        return;
-    b->stats.steps++;
-    b->changed = false;
-    for (size_t i = first; i < out->count; i++)
-        out->list[i].commit = b->stats.steps;
-}
 
 void broker_drop_all(struct broker *b, struct broker_queue *q)
 {
@@ -113,6 +103,15 @@ static int accept_put(struct broker *b, const struct broker_event *ev, struct br
     return TQ_OK;
 }
 
+/* Those who wait come first, but for whoever has to wait until new work is taken again. */
+static bool stands_behind(const struct broker *b, const struct broker_queue *q, enum broker_memory_class c)
+{
+    if (q->putters == NULL)
+        return false;
+    return !b->refuses || c != BROKER_COMPLETION ||
+           broker_next_putter(b, q)->memory_class == BROKER_COMPLETION;
+}
+
 static int on_put(struct broker *b, const struct broker_event *ev, struct broker_effects *out)
 {
     struct broker_queue *q = ev->queue;
@@ -135,9 +134,9 @@ static int on_put(struct broker *b, const struct broker_event *ev, struct broker
     }
     if (cost > broker_memory_ceiling(b, c))
         return reply(ev, out, BROKER_REPLY_NO_MEMORY, 0);
-    if (q->putters != NULL || broker_queue_is_full(q) || !broker_memory_admits(b, c, s, cost)) {
+    if (stands_behind(b, q, c) || broker_queue_is_full(q) || !broker_memory_admits(b, c, s, cost)) {
         if (!may_wait(ev) || q->conf.reject_full)
-            return reply(ev, out, broker_no_room(s, q), 0);
+            return reply(ev, out, broker_no_room(b, s, q, c), 0);
         return park_put(b, ev, c, out);
     }
     return accept_put(b, ev, out);
@@ -212,7 +211,7 @@ static int on_task_done(struct broker *b, const struct broker_event *ev, struct 
         broker_session_ack_explicit(b, ev->session, q);
     if (q->unfinished == 0)
         return reply(ev, out, BROKER_REPLY_TOO_MANY_DONE, 0);
-    b->changed = true;
+    journal_note_counts(b, q, journal_wait_of(&q->conf));
     if (--q->unfinished == 0 && q->joiners != NULL)
         broker_queue_mark(b, q);
     return reply(ev, out, BROKER_REPLY_NONE, 0);
@@ -233,8 +232,8 @@ static int on_shutdown(struct broker *b, const struct broker_event *ev, struct b
 {
     struct broker_queue *q = ev->queue;
 
-    b->changed = true;
     q->shut_down = true;
+    journal_note_queue(b, q, JOURNAL_SYNCED);
     if (ev->immediate)
         broker_drop_all(b, q);
     broker_queue_mark(b, q);
@@ -311,7 +310,6 @@ static const call_fn calls[] = {
 
 int broker_step(struct broker *b, uint64_t now_ms, const struct broker_event *ev, struct broker_effects *out)
 {
-    size_t first = out->count;
     size_t kind = (size_t)ev->kind;
     int rv = TQ_OK;
 
@@ -335,8 +333,8 @@ int broker_step(struct broker *b, uint64_t now_ms, const struct broker_event *ev
         return rv;
     b->more = ev->more;
     if (ev->more)
-        broker_number_step(b, out, first);
+        b->gave_way = 0;
     else
-        broker_finish_step(b, out, first);
+        broker_finish_step(b, out);
     return TQ_OK;
 }

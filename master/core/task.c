@@ -4,6 +4,7 @@
 #include "common/err.h"
 #include "common/mem.h"
 #include "master/core/broker_impl.h"
+#include "master/core/journal_impl.h"
 #include "master/core/kept.h"
 #include "master/core/keys.h"
 #include "master/core/lease.h"
@@ -17,10 +18,17 @@
 #define SIZE_MASK        0xfffu
 #define PREFIX_BYTES     4u /* item_off and item_len of Python's */
 
+/* What a full op takes without payload and texts, about. */
+#define OP_BYTES        30u
+#define EXTRA_OP_BYTES  12u
+#define FAILED_OP_BYTES 14u
+#define ENDED_OP_BYTES  16u
+
 _Static_assert(sizeof(struct broker_task) == 22, "there may be a hundred million of them");
 _Static_assert(IDS_MAX <= UINT64_MAX >> 8, "an id has 7 bytes");
-_Static_assert(sizeof(struct broker_task) + sizeof(struct broker_extra) + BROKER_KEY_MAX + BROKER_TRACE_MAX +
-                       BROKER_WORKER_MAX + BROKER_ERROR_MAX + PREFIX_BYTES + INLINE_MAX_BYTES <=
+_Static_assert(JOURNAL_LEAD_BYTES + sizeof(struct broker_task) + sizeof(struct broker_extra) +
+                       BROKER_KEY_MAX + BROKER_TRACE_MAX + BROKER_WORKER_MAX + BROKER_ERROR_MAX +
+                       PREFIX_BYTES + INLINE_MAX_BYTES <=
                    SLAB_SLOT_MAX_BYTES,
                "any task can get any extra");
 
@@ -185,6 +193,20 @@ uint64_t broker_task_cost(const struct broker *b, uint32_t slot)
     return (uint64_t)body_len(broker_task_at(b->slab, slot)) + BROKER_BODY_OVERHEAD_BYTES;
 }
 
+uint64_t broker_task_op_bytes(struct broker_task *t)
+{
+    const struct broker_extra *x = broker_task_extra(t);
+
+    uint64_t bytes = OP_BYTES + body_len(t);
+
+    if (x == NULL)
+        return bytes;
+    bytes += EXTRA_OP_BYTES + strings_size(x);
+    if ((broker_task_flags(t) & (TASK_RESULT | TASK_DEAD)) != 0)
+        return bytes + ENDED_OP_BYTES;
+    return x->worker_len + x->error_len > 0 ? bytes + FAILED_OP_BYTES : bytes;
+}
+
 /* A reference to the payload's body, or a new one with its bytes. NULL when out of memory. */
 static struct tq_body *make_external(const struct broker_payload *p)
 {
@@ -284,6 +306,7 @@ uint32_t broker_task_new(struct broker *b, struct broker_queue *q, const struct 
         tq_body_unref(external);
         return SLAB_NONE;
     }
+    journal_clear_lead(b, slot);
     t = broker_task_at(b->slab, slot);
     *t = (struct broker_task){
         .id_state = BROKER_TASK_NEW | (flags & 31) << 3,
@@ -402,12 +425,12 @@ void broker_task_set_state(struct broker *b, uint32_t slot, enum broker_task_sta
         b->stats.kept++;
         broker_kept_enter(b, slot);
     }
-    if (was_counted || is_counted)
-        b->changed = true;
     write_state(t, to);
     x = broker_task_extra(t);
     if (x != NULL && x->timer != NULL && to != BROKER_TASK_GONE)
         broker_timer_sync(b, slot);
+    if (b->journal != NULL)
+        journal_note_state(b, slot, from, to, q);
 }
 
 void broker_task_become_result(struct broker *b, uint32_t slot, const struct broker_extra_spec *spec)
@@ -417,6 +440,7 @@ void broker_task_become_result(struct broker *b, uint32_t slot, const struct bro
     uint32_t len = body_len(t);
 
     TQ_ASSERT(broker_task_state(t) == BROKER_TASK_LEASED && x != NULL && x->timer != NULL);
+    journal_before_rewrite(b, slot);
     drop_external(b, t);
     broker_task_queue(b, t)->stats.body_bytes -= len;
     b->stats.body_bytes -= len;
@@ -437,6 +461,7 @@ void broker_task_become_result(struct broker *b, uint32_t slot, const struct bro
     x->tries = spec->fixed.tries;
     x->gives_way = spec->fixed.gives_way;
     x->worker_len = x->error_len = 0;
+    journal_after_rewrite(b, slot);
 }
 
 static void move_slot(struct broker *b, struct broker_task *t, uint32_t new_slot)
@@ -497,6 +522,7 @@ int broker_task_note_failure(struct broker *b, uint32_t *slot, struct tq_span wo
         x->timer = old_x->timer;
         x->key = old_x->key;
     }
+    journal_move_lead(b, *slot, new_slot);
     move_slot(b, t, new_slot);
     slab_give(b->slab, *slot);
     *slot = new_slot;
@@ -515,6 +541,7 @@ uint32_t broker_task_move_out(struct broker *b, uint32_t slot)
     t = broker_task_at(b->slab, new_slot);
     memcpy(t, old, size);
     t->link = SLAB_NONE;
+    journal_move_lead(b, slot, new_slot);
     move_slot(b, t, new_slot);
     if (x != NULL) {
         broker_task_extra(t)->prev = SLAB_NONE;
@@ -617,6 +644,7 @@ void broker_task_succeed(struct broker *b, uint32_t old_slot, uint32_t new_slot)
     struct broker_queue *q = broker_task_state(old) != BROKER_TASK_KEPT ? broker_task_queue(b, old) : NULL;
 
     TQ_ASSERT(broker_task_state(t) == BROKER_TASK_NEW && broker_task_id(t) == 0);
+    journal_succeed(b, old_slot, new_slot);
     broker_task_set_state(b, old_slot, BROKER_TASK_GONE);
     set_id(t, broker_task_id(old));
     ids_move(b->ids, broker_task_id(t), new_slot);

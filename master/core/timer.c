@@ -123,8 +123,9 @@ static int on_wait_due(struct broker *b, struct tq_deadline *d, struct broker_ef
         return TQ_ENOMEM;
     }
     e = broker_effects_add(out, w->session, w->token,
-                           w->kind == BROKER_WAIT_PUT ? broker_no_room(w->session, w->queue)
-                                                      : BROKER_REPLY_EMPTY);
+                           w->kind == BROKER_WAIT_PUT
+                               ? broker_no_room(b, w->session, w->queue, w->memory_class)
+                               : BROKER_REPLY_EMPTY);
     e->was_parked = true;
     e->id = w->kind == BROKER_WAIT_RESULT ? w->idwait->id : 0;
     broker_wait_drop(b, w);

@@ -26,9 +26,12 @@ static bool has_deadline(enum broker_wait_kind kind, const struct broker_event *
     return ev->wait_mode == BROKER_WAIT_MS && (kind != BROKER_WAIT_JOIN || ev->session->native);
 }
 
-enum broker_outcome broker_no_room(const struct broker_session *s, const struct broker_queue *q)
+enum broker_outcome broker_no_room(const struct broker *b, const struct broker_session *s,
+                                   const struct broker_queue *q, enum broker_memory_class c)
 {
-    return s->native && !broker_queue_is_full(q) ? BROKER_REPLY_NO_MEMORY : BROKER_REPLY_FULL;
+    if (!s->native || broker_queue_is_full(q))
+        return BROKER_REPLY_FULL;
+    return b->refuses && c == BROKER_NEW_WORK ? BROKER_REPLY_NO_SPACE : BROKER_REPLY_NO_MEMORY;
 }
 
 struct broker_wait *broker_wait_new(struct broker *b, enum broker_wait_kind kind,

@@ -45,8 +45,10 @@ static inline uint32_t broker_wait_slot(const struct broker_wait *w)
  * success. TQ_ENOMEM. */
 int broker_wait_park(struct broker *b, enum broker_wait_kind kind, const struct broker_event *ev,
                      uint32_t take_slot, enum broker_memory_class memory_class);
-/* Why a put of the session does not get in: FULL, or, to those who know the difference, NO_MEMORY. */
-enum broker_outcome broker_no_room(const struct broker_session *s, const struct broker_queue *q);
+/* Why a put of the session does not get in: FULL, or, to those who know the difference, NO_SPACE or
+ * NO_MEMORY. */
+enum broker_outcome broker_no_room(const struct broker *b, const struct broker_session *s,
+                                   const struct broker_queue *q, enum broker_memory_class c);
 /* A wait of ev's session with its deadline set, in no list of a queue. NULL when out of memory. */
 struct broker_wait *broker_wait_new(struct broker *b, enum broker_wait_kind kind,
                                     const struct broker_event *ev);

@@ -49,7 +49,7 @@ static uint32_t token_index(uint64_t token)
     return (uint32_t)token - 1;
 }
 
-static struct native_call *find_call(const struct native *n, uint64_t token)
+struct native_call *native_call_by_token(const struct native *n, uint64_t token)
 {
     uint32_t i = token_index(token);
 
@@ -223,6 +223,8 @@ enum native_code native_code_of(enum broker_outcome outcome)
         return CODE_QUEUE_CLOSED;
     case BROKER_REPLY_NO_MEMORY:
         return CODE_MEMORY;
+    case BROKER_REPLY_NO_SPACE:
+        return CODE_NO_SPACE;
     case BROKER_REPLY_TOO_MANY_HELD:
         return CODE_TOO_MANY;
     case BROKER_REPLY_STALE:
@@ -243,6 +245,8 @@ const char *native_text_of(const struct broker_effect *fx)
         return "the queue was shut down, or it has gone";
     case BROKER_REPLY_NO_MEMORY:
         return "no room in memory: later, or never if the body is larger than --max-memory-bytes lets in";
+    case BROKER_REPLY_NO_SPACE:
+        return "no room left on the disk of --data-dir: later; results of what is in hand are taken";
     case BROKER_REPLY_TOO_MANY_HELD:
         return "this session holds as many leases as one may (--max-held-per-session): say done first";
     case BROKER_REPLY_STALE:
@@ -294,7 +298,7 @@ static void nobody_waits(struct native_session *s, const struct broker_effect *f
 
 void native_on_effect(struct endpoint *ep, struct broker_effect *fx)
 {
-    struct native_session *s = native_session_of(ep);
+    struct native_session *s = native_session_of_endpoint(ep);
     struct native_call *call;
 
     if (fx->outcome == BROKER_TOLD_LOST) {
@@ -302,7 +306,7 @@ void native_on_effect(struct endpoint *ep, struct broker_effect *fx)
             told_lost(s->conn, fx);
         return;
     }
-    call = find_call(s->native, fx->token);
+    call = native_call_by_token(s->native, fx->token);
     if (call == NULL || call->ended) {
         nobody_waits(s, fx);
         return;

@@ -13,6 +13,7 @@ struct native *native_new(struct native_host *host)
     if (n == NULL)
         return NULL;
     n->host = host;
+    native_journal_init(n);
     if (native_roster_init(n) != TQ_OK) {
         tq_free(n);
         return NULL;
@@ -26,6 +27,7 @@ void native_free(struct native *n)
         return;
     TQ_ASSERT(n->dirty == NULL);
     native_roster_deinit(n);
+    native_journal_deinit(n);
     TQ_ASSERT(n->calls.used == 0);
     tq_free(n->calls.slots);
     tq_free(n->delivery.bounced);
@@ -61,6 +63,7 @@ void native_stop(struct native *n)
     struct native_session *s;
     uint32_t i = 0;
 
+    n->stopping = true;
     for (; (s = native_roster_at(n, i, &i)) != NULL; i++) {
         struct native_out out;
 
@@ -93,7 +96,7 @@ static const struct {
     METHOD("declare", NATIVE_DECLARE), METHOD("delete", NATIVE_DELETE),   METHOD("purge", NATIVE_PURGE),
     METHOD("pause", NATIVE_PAUSE),     METHOD("resume", NATIVE_RESUME),   METHOD("remove", NATIVE_REMOVE),
     METHOD("retry", NATIVE_RETRY),     METHOD("stats", NATIVE_STATS),     METHOD("queues", NATIVE_QUEUES),
-    METHOD("tasks", NATIVE_TASKS),     METHOD("workers", NATIVE_WORKERS),
+    METHOD("tasks", NATIVE_TASKS),     METHOD("workers", NATIVE_WORKERS), METHOD("backup", NATIVE_BACKUP),
 #undef METHOD
 };
 #define METHOD_COUNT (sizeof(methods) / sizeof(methods[0]))
@@ -178,6 +181,9 @@ static void handle(struct native_request *r, enum native_method method)
     case NATIVE_WORKERS:
         native_request_workers(r);
         break;
+    case NATIVE_BACKUP:
+        native_request_backup(r);
+        break;
     case NATIVE_METHODS:
         break;
     }
@@ -242,6 +248,18 @@ static const char *take_message(struct native_conn *c, struct tq_span payload)
     return NULL;
 }
 
+/* It has got hello's reply, and with it the new token: nobody sends anything after it who has not; but what
+ * comes while that reply stands unwritten was sent before it. */
+static void confirm(const struct native_conn *c)
+{
+    struct native_session *s = c->session;
+
+    if (s == NULL || !s->unconfirmed || c->out.len > 0 || c->unsent > 0)
+        return;
+    s->unconfirmed = false;
+    native_journal_note(s);
+}
+
 void native_frame(struct native_conn *c, struct tq_span payload)
 {
     const char *why = NULL;
@@ -250,8 +268,7 @@ void native_frame(struct native_conn *c, struct tq_span payload)
         return;
     c->native->counters.frames++;
     c->heard_ms = native_now(c->native);
-    if (c->session != NULL)
-        c->session->unconfirmed = false;
+    confirm(c);
     if (tq_mp_walk_all(payload, &why) == TQ_OK)
         why = take_message(c, payload);
     if (why != NULL)

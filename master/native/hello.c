@@ -28,7 +28,7 @@ static const struct native_field hello_list[] = {
                                      .most = NATIVE_HEARTBEAT_MAX_MS),
 };
 
-static bool worker_valid(struct tq_span worker)
+bool native_worker_valid(struct tq_span worker)
 {
     for (size_t i = 0; i < worker.len; i++) {
         uint8_t c = worker.data[i];
@@ -50,7 +50,7 @@ static bool parse_hello(struct native_request *r, struct hello_fields *f, struct
         return native_bad(bad, CODE_BAD_REQUEST, "version is missing: the newest that you speak");
     if (f->version == 0)
         return native_bad(bad, CODE_VERSION, "this task-master speaks versions 1 to %u", NATIVE_VERSION);
-    if (!worker_valid(f->worker))
+    if (!native_worker_valid(f->worker))
         return native_bad(bad, CODE_BAD_REQUEST,
                           "worker: \"%s\" has other characters than A-Z a-z 0-9 . _ : @ / -",
                           native_quote(f->worker));

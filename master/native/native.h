@@ -21,6 +21,7 @@
 #include "common/deadline.h"
 #include "master/access/keys.h" /* enum key_right */
 #include "master/core/broker.h"
+#include "master/core/journal_ops.h"
 #include "master/endpoint.h"
 
 #define NATIVE_VERSION          1u
@@ -28,6 +29,7 @@
 #define NATIVE_TEXT_MAX         640 /* of an error's text */
 #define NATIVE_TOKEN_BYTES      16
 #define NATIVE_CLIENT_MAX       128
+#define NATIVE_PATH_MAX         4000
 #define NATIVE_HEARTBEAT_MIN_MS 1000u
 #define NATIVE_HEARTBEAT_MAX_MS 600000u
 #define NATIVE_FORGET_MS        30000u /* a session without connection is kept at least so long */
@@ -62,6 +64,22 @@ struct native_stat {
     uint64_t value;
 };
 
+/* What became of a backup. */
+enum native_backup_end {
+    NATIVE_BACKUP_GOOD,
+    NATIVE_BACKUP_IMPOSSIBLE, /* there is no log: memory mode */
+    NATIVE_BACKUP_BUSY,       /* one is being made already */
+    NATIVE_BACKUP_EXISTS,     /* the folder is there, and not empty */
+    NATIVE_BACKUP_PERMISSION,
+    NATIVE_BACKUP_NO_SPACE,
+    NATIVE_BACKUP_FAILED,
+};
+struct native_backup {
+    enum native_backup_end end;
+    uint64_t index, bytes, files; /* if it is good: up to which record; of the segments copied */
+    char text[NATIVE_TEXT_MAX];   /* else cause and remedy */
+};
+
 /* What the host does for the dialect. All are called from within calls of native_... or of an effect, and
  * none may call native_... back, but for the endpoints' on_effect out of `step`. */
 struct native_host {
@@ -69,8 +87,10 @@ struct native_host {
     struct broker *broker;          /* to look at; it is changed only through the functions here */
     struct tq_deadlines *deadlines; /* outlives the dialect */
     struct native_limits limits;
-    int64_t unix_offset_ms; /* unix time - the broker's time; the host may change it */
-    const char *server;     /* "task-master/0.1.0" */
+    int64_t unix_offset_ms;            /* unix time - the broker's time; the host may change it */
+    const char *server;                /* "task-master/0.1.0" */
+    enum broker_durability durability; /* of queues that are declared without */
+    bool durable;                      /* there is a log; else every queue has BROKER_DURABILITY_MEMORY */
 
     /* The broker's clock: never goes back. */
     uint64_t (*now_ms)(void *ctx);
@@ -95,6 +115,12 @@ struct native_host {
     void (*describe)(void *ctx, const struct native_conn *c, struct native_peer *ret_peer);
     /* id: stable, upper case; text: "key=value ..." with all that came from peers quoted. */
     void (*log)(void *ctx, enum native_log_level level, const char *id, const char *text);
+    /* The number of the key of this name, as keys are numbered now; false: there is none. For sessions that
+     * outlived the master. */
+    bool (*key_named)(void *ctx, struct tq_span name, uint32_t *ret_key);
+    /* Begins a copy of the log into this folder (an absolute path), of all that is acknowledged by now: `end`
+     * is GOOD, and native_backup_done follows later, not from within this call; or it says why not. */
+    void (*backup)(void *ctx, uint64_t token, const char *dir, struct native_backup *ret);
     /* The host's own counters for `stats`; up to `max`, returns how many. */
     unsigned (*stats)(void *ctx, struct native_stat *out, unsigned max);
 };
@@ -159,12 +185,16 @@ bool native_wants_input(const struct native_conn *c);
 
 /* The next connection that has output or is to be closed, and is not marked any more; NULL: none. */
 struct native_conn *native_next_dirty(struct native *n);
+bool native_has_dirty(const struct native *n);
 /* All of `out` was written: it is empty now. */
 void native_written(struct native_conn *c);
 /* The host takes `out` away, to write it in its own time; it counts it in c->unsent until that is done, and
  * gives the buffer back. Its bytes do not move meanwhile. */
 void native_take_output(struct native_conn *c, struct tq_buf *ret_buf);
 void native_give_back(struct native *n, struct tq_buf *buf);
+
+/* The backup of this token has ended. */
+void native_backup_done(struct native *n, uint64_t token, const struct native_backup *b);
 
 /* A node of kind NATIVE_DEADLINE came due. */
 void native_on_deadline(struct native *n, struct tq_deadline *d);
@@ -174,7 +204,41 @@ void native_rights_changed(struct native_conn *c, bool revoked);
 /* Keys have other numbers: of number i now moved[i], or TQ_AUTH_KEY_GONE: sessions without connection of such
  * a key end. c->key of connections is the host's to change, before. */
 void native_keys_moved(struct native *n, const size_t *moved, size_t count);
-/* The master stops: `bye` to all who have said hello. The host closes them when that is written. */
+
+/* ---- sessions that outlive the master ----
+ * Those with a worker id do: the log gets their ops (core/journal_ops.h), after native_journal_enable, which
+ * comes before the first connection.
+ *
+ * Their texts are:
+ *   OPS_SESSION       durable_id; texts worker, client, name of the key; 16 bytes token, 16 bytes
+ *                     token_before; u8 unconfirmed; heartbeat_ms, since_ms, next_durable_id
+ *   OPS_SESSION_GONE  durable_id */
+enum { OPS_SESSION = OPS_HOST, OPS_SESSION_GONE };
+void native_journal_enable(struct native *n);
+bool native_journal_has_news(const struct native *n);
+/* Appends the ops of all changes, as at home in `segment` (never a lower one than before); whoever is told of
+ * a session waits until they are synced. TQ_ENOMEM, TQ_ELIMIT: `out` is as it was, nothing is forgotten. */
+int native_journal_collect(struct native *n, uint64_t segment, struct tq_buf *out);
+uint64_t native_journal_oldest(const struct native *n); /* UINT64_MAX: none */
+/* What is at home in segments <= `segment` moves forward from now on, with each collect a bounded part of it:
+ * there are news until all has. */
+void native_journal_move(struct native *n, uint64_t segment);
+/* How many bytes of ops it takes to write all that is recorded. Cheap. */
+uint64_t native_journal_live_bytes(const struct native *n, uint64_t *ret_sessions);
+/* An op of the two above, out of `segment` (never a lower one than before): TQ_EINVAL with text, TQ_ENOMEM.
+ * The sessions are raw: */
+int native_restore_op(struct native *n, uint8_t op, struct tq_span bytes, uint64_t segment, char text[200]);
+/* Then this opens them (host.step), silent and without a connection: they wait for their workers as if those
+ * had fallen silent now. Those whose key is gone end, and that is news. TQ_ENOMEM: n is only good for
+ * native_free. */
+int native_restore_finish(struct native *n);
+/* Of a session that was restored; NULL: there is none of this id. Between restore_finish and restore_wait. */
+struct broker_session *native_session_of(struct native *n, uint64_t durable_id);
+/* After broker_restore_finish: how long each waits depends on what it holds. */
+void native_restore_wait(struct native *n);
+
+/* The master stops: `bye` to all who have said hello. The host closes them when that is written; what
+ * sessions that are recorded hold stays theirs then. */
 void native_stop(struct native *n);
 
 #endif

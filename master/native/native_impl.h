@@ -40,6 +40,7 @@ enum native_method {
     NATIVE_QUEUES,
     NATIVE_TASKS,
     NATIVE_WORKERS,
+    NATIVE_BACKUP,
     NATIVE_METHODS,
 };
 
@@ -56,6 +57,7 @@ enum native_code {
     CODE_QUEUE_CLOSED,
     CODE_FULL,
     CODE_MEMORY,
+    CODE_NO_SPACE,
     CODE_TOO_MANY,
     CODE_STALE,
     CODE_UNKNOWN,
@@ -63,6 +65,9 @@ enum native_code {
     CODE_DENIED,
     CODE_CANCELED,
     CODE_WORKER_TAKEN,
+    CODE_EXISTS,
+    CODE_PERMISSION,
+    CODE_IO,
     CODE_COUNT,
 };
 extern const char *const native_code_names[CODE_COUNT];
@@ -144,6 +149,16 @@ struct native_table {
 
 /* ---- sessions (roster.c) ---- */
 
+/* What the journal knows of a session (journal.c). */
+struct native_keep {
+    uint64_t id;                                  /* its durable_id; 0: it is not recorded */
+    uint64_t home;                                /* segment of the log with its last op */
+    struct native_session *home_prev, *home_next; /* all that have a home, in the order of homes */
+    struct native_session *news_prev, *news_next; /* in the list of those noted, or of those gone */
+    uint16_t op_bytes, next_op_bytes;             /* the second: of an op that is just being written */
+    bool has_home, noted;
+};
+
 struct native_session {
     struct endpoint ep; /* first */
     struct native *native;
@@ -161,7 +176,19 @@ struct native_session {
     uint8_t worker_len;                       /* 0: a session of its connection alone */
     uint8_t client_len;
     uint8_t key_name_len;
+    struct native_keep keep;
     char *text; /* worker, client, name of the key */
+};
+
+struct native_journal {
+    bool on;
+    uint64_t next_id;
+    uint64_t move_below; /* what is at home in segments below this one is moved, a slice in each collect */
+    uint64_t live_bytes, live_count;
+    struct native_session *homes;     /* the oldest home first */
+    struct native_session *noted;     /* their op is to be written */
+    struct native_session *gone;      /* have ended: only `keep` is left of them, until that is written */
+    struct native_restored *restored; /* by durable_id, while a log is read */
 };
 
 struct native {
@@ -174,6 +201,8 @@ struct native {
     uint32_t bucket_count, worker_count;
     uint8_t hash_key[TQ_SIPHASH_KEY_BYTES];
     struct native_session *detached;
+    struct native_journal journal;
+    bool stopping;
     struct native_delivery delivery;
     struct tq_buf spares[NATIVE_SPARES]; /* empty, with memory */
     uint32_t spare_count;
@@ -187,7 +216,7 @@ static inline uint64_t native_now(const struct native *n)
 {
     return n->host->now_ms(n->host->ctx);
 }
-static inline struct native_session *native_session_of(struct endpoint *ep)
+static inline struct native_session *native_session_of_endpoint(struct endpoint *ep)
 {
     return (struct native_session *)(void *)ep;
 }
@@ -352,6 +381,8 @@ void native_calls_drop(struct native_conn *c);
 bool native_call_may_wait(const struct native_conn *c, struct native_bad *bad);
 /* Ends a call that waits, in the broker too, with an error (put: with what is in already). */
 void native_call_cancel(struct native_call *call, enum native_code code, const char *text);
+/* One that waits, or that is on the stack; NULL: it has ended. */
+struct native_call *native_call_by_token(const struct native *n, uint64_t token);
 struct native_call *native_call_by_msgid(struct native_conn *c, uint32_t msgid);
 void native_on_effect(struct endpoint *ep, struct broker_effect *fx);
 enum native_code native_code_of(enum broker_outcome outcome);
@@ -385,6 +416,8 @@ void native_request_stats(struct native_request *r);
 void native_request_queues(struct native_request *r);
 void native_request_tasks(struct native_request *r);
 void native_request_workers(struct native_request *r);
+void native_request_backup(struct native_request *r);
+bool native_may_backup(struct native_conn *c, struct native_bad *bad);
 const char *native_method_name(enum native_method method);
 void native_bad_reply(struct native_request *r, const struct native_bad *bad);
 
@@ -428,6 +461,13 @@ int native_session_attach(struct native_session *s, struct native_conn *c, struc
 void native_session_leave(struct native_conn *c, enum native_closed how);
 /* It ends: its leases go back. */
 void native_session_end(struct native_session *s);
+bool native_worker_valid(struct tq_span worker);
+/* One that outlived the master, with key and text: opened in the broker, silent. TQ_ENOMEM: as it was. */
+int native_session_revive(struct native_session *s);
+/* When it is forgotten depends on what it holds. It has no connection. */
+void native_session_await(struct native_session *s);
+void native_roster_add_worker(struct native *n, struct native_session *s);
+void native_roster_remove_worker(struct native *n, struct native_session *s);
 static inline struct tq_span native_session_worker(const struct native_session *s)
 {
     return tq_span(s->text, s->worker_len);
@@ -440,5 +480,16 @@ static inline struct tq_span native_session_key_name(const struct native_session
 {
     return tq_span(s->text + s->worker_len + s->client_len, s->key_name_len);
 }
+
+/* ---- journal.c ---- */
+
+void native_journal_init(struct native *n);
+void native_journal_deinit(struct native *n); /* after the roster: raw sessions, and what is left of others */
+/* A new session, before it is opened in the broker: gets its durable_id, if it is to outlive the master. */
+void native_journal_name(struct native_session *s);
+/* What is recorded of it has changed. Cannot fail. */
+void native_journal_note(struct native_session *s);
+/* It has ended in the broker and stands nowhere any more: this frees it, now or when that is recorded. */
+void native_journal_end(struct native_session *s);
 
 #endif

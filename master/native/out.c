@@ -22,6 +22,7 @@ const char *const native_code_names[CODE_COUNT] = {
     [CODE_QUEUE_CLOSED] = "queue_closed",
     [CODE_FULL] = "full",
     [CODE_MEMORY] = "memory",
+    [CODE_NO_SPACE] = "no_space",
     [CODE_TOO_MANY] = "too_many",
     [CODE_STALE] = "stale",
     [CODE_UNKNOWN] = "unknown",
@@ -29,6 +30,9 @@ const char *const native_code_names[CODE_COUNT] = {
     [CODE_DENIED] = "denied",
     [CODE_CANCELED] = "canceled",
     [CODE_WORKER_TAKEN] = "worker_taken",
+    [CODE_EXISTS] = "exists",
+    [CODE_PERMISSION] = "permission",
+    [CODE_IO] = "io",
 };
 
 /* ---- buffers: memory only while there is something in them ---- */
@@ -108,6 +112,11 @@ struct native_conn *native_next_dirty(struct native *n)
     if (c != NULL)
         native_unmark_dirty(c);
     return c;
+}
+
+bool native_has_dirty(const struct native *n)
+{
+    return n->dirty != NULL;
 }
 
 void native_close(struct native_conn *c, enum native_closing how, const char *why)

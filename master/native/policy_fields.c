@@ -5,7 +5,7 @@
 
 struct policies {
     struct tq_span q;
-    struct tq_span kind, ack, full, result, dead;
+    struct tq_span kind, ack, durability, full, result, dead;
     int64_t maxsize, retention_ms;
     uint32_t max_attempts, max_deliveries, retry_ms, retry_max_ms, lease_ms, grace_ms;
     uint32_t rate_per_s, rate_burst, concurrency, expires_ms;
@@ -18,6 +18,7 @@ enum policy {
     POLICY_UPDATE,
     POLICY_KIND,
     POLICY_ACK,
+    POLICY_DURABILITY,
     POLICY_FULL,
     POLICY_RESULT,
     POLICY_DEAD,
@@ -46,6 +47,7 @@ static const struct native_field policy_list[] = {
     [POLICY_UPDATE] = NATIVE_FIELD(struct policies, update, FIELD_BOOL, 0),
     [POLICY_KIND] = WORD(kind),
     [POLICY_ACK] = WORD(ack),
+    [POLICY_DURABILITY] = WORD(durability),
     [POLICY_FULL] = WORD(full),
     [POLICY_RESULT] = NATIVE_FIELD(struct policies, result, FIELD_TEXT, .nil_said = true),
     [POLICY_DEAD] = NATIVE_FIELD(struct policies, dead, FIELD_TEXT, .nil_said = true),
@@ -72,6 +74,9 @@ static const char *const kinds[] = {
     [BROKER_FIFO] = "fifo", [BROKER_LIFO] = "lifo", [BROKER_PRIORITY] = "priority"};
 static const char *const acks[] = {
     [BROKER_ACK_AUTO] = "auto", [BROKER_ACK_EXPLICIT] = "explicit", [BROKER_ACK_GET] = "get"};
+static const char *const durabilities[] = {[BROKER_DURABILITY_FSYNC] = "fsync",
+                                           [BROKER_DURABILITY_INTERVAL] = "interval",
+                                           [BROKER_DURABILITY_MEMORY] = "memory"};
 static const char *const fulls[] = {"block", "reject"};
 
 static bool choose(const char *const *of, unsigned count, struct tq_span word, const char *field,
@@ -104,6 +109,25 @@ struct declared {
     uint32_t said, nils;
     char result[BROKER_QUEUE_NAME_MAX + 1], dead[BROKER_QUEUE_NAME_MAX + 1];
 };
+
+static bool apply_durability(struct declared *d, struct broker_queue_conf *conf, bool durable,
+                             struct native_bad *bad)
+{
+    unsigned choice = 0;
+
+    if ((d->said & 1u << POLICY_DURABILITY) == 0)
+        return true;
+    if (!choose(durabilities, 3, d->p.durability, "durability", &choice, bad))
+        return false;
+    if (!durable && choice != BROKER_DURABILITY_MEMORY)
+        return native_bad(
+            bad, CODE_REFUSED,
+            "durability: this task-master keeps all in memory, and cannot promise \"%s\": start "
+            "it with --data-dir",
+            durabilities[choice]);
+    conf->durability = (enum broker_durability)choice;
+    return true;
+}
 
 /* The policies that were given, over those in *conf, which borrows from *d. */
 static bool apply_words(struct declared *d, struct broker_queue_conf *conf, struct native_bad *bad)
@@ -146,12 +170,12 @@ static bool apply_words(struct declared *d, struct broker_queue_conf *conf, stru
     return true;
 }
 
-static bool apply(struct declared *d, struct broker_queue_conf *conf, struct native_bad *bad)
+static bool apply(struct declared *d, struct broker_queue_conf *conf, bool durable, struct native_bad *bad)
 {
     const struct policies *p = &d->p;
     uint32_t said = d->said;
 
-    if (!apply_words(d, conf, bad))
+    if (!apply_words(d, conf, bad) || !apply_durability(d, conf, durable, bad))
         return false;
 #define APPLY(policy_, field_)                                                                               \
     if (said & 1u << (policy_))                                                                              \
@@ -189,6 +213,8 @@ static const char *differs(const struct broker_queue_conf *a, const struct broke
         return "kind";
     if (a->ack != b->ack)
         return "ack";
+    if (a->durability != b->durability)
+        return "durability";
     if (a->reject_full != b->reject_full)
         return "full";
     if (!same_name(a->result, b->result))
@@ -292,7 +318,9 @@ static bool declare_new(struct native_conn *c, struct declared *d, struct native
     int rv;
 
     broker_queue_conf_init(&conf);
-    if (!name_of_queue(d->p.q, "q", name, bad) || !apply(d, &conf, bad) || !may_declare(c, d, &conf, bad))
+    conf.durability = h->durability;
+    if (!name_of_queue(d->p.q, "q", name, bad) || !apply(d, &conf, h->durable, bad) ||
+        !may_declare(c, d, &conf, bad))
         return false;
     rv = h->declare(h->ctx, name, &conf, &q);
     return rv == TQ_OK || bad_result(rv, bad);
@@ -307,7 +335,8 @@ static bool declare_again(struct native_conn *c, struct declared *d, struct brok
     const char *what;
     int rv;
 
-    if (!native_may(c, d->p.update ? KEY_MANAGE : KEY_LOOK, "declare", q, bad) || !apply(d, &conf, bad))
+    if (!native_may(c, d->p.update ? KEY_MANAGE : KEY_LOOK, "declare", q, bad) ||
+        !apply(d, &conf, h->durable, bad))
         return false;
     what = differs(now, &conf);
     if (what == NULL)
@@ -366,6 +395,7 @@ void native_put_policies(struct native_map *m, const struct broker_queue_conf *c
 {
     put_word(m, "kind", kinds[c->kind]);
     put_word(m, "ack", acks[c->ack]);
+    put_word(m, "durability", durabilities[c->durability]);
     put_u64(m, "maxsize", c->maxsize > 0 ? (uint64_t)c->maxsize : 0);
     put_word(m, "full", fulls[c->reject_full]);
     put_u64(m, "max_attempts", c->max_attempts);

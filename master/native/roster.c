@@ -47,7 +47,7 @@ static void grow_buckets(struct native *n)
     tq_free(old);
 }
 
-static void add_worker(struct native *n, struct native_session *s)
+void native_roster_add_worker(struct native *n, struct native_session *s)
 {
     struct native_session **b;
 
@@ -58,7 +58,7 @@ static void add_worker(struct native *n, struct native_session *s)
     *b = s;
 }
 
-static void remove_worker(struct native *n, struct native_session *s)
+void native_roster_remove_worker(struct native *n, struct native_session *s)
 {
     struct native_session **b = bucket_of(n, native_session_worker(s));
 
@@ -217,13 +217,12 @@ static int open_session(struct native_session *s)
 {
     struct native_host *h = s->native->host;
     struct broker_event ev = {.kind = BROKER_SESSION_OPEN, .session = &s->ep.session};
-    int rv = new_token(s);
+    int rv = register_session(s);
 
-    if (rv == TQ_OK)
-        rv = register_session(s);
     if (rv != TQ_OK)
         return rv;
     s->ep.session.native = true;
+    s->ep.session.durable_id = s->keep.id;
     s->ep.session.worker = native_session_worker(s);
     s->ep.on_effect = native_on_effect;
     rv = h->step(h->ctx, &ev);
@@ -246,8 +245,9 @@ int native_session_begin(struct native_conn *c, struct tq_span worker, struct tq
         s->text = make_text(c, worker, client, &s->key_name_len);
         s->worker_len = (uint8_t)worker.len;
         s->client_len = (uint8_t)client.len;
+        native_journal_name(s);
     }
-    if (s == NULL || s->text == NULL || open_session(s) != TQ_OK) {
+    if (s == NULL || s->text == NULL || new_token(s) != TQ_OK || open_session(s) != TQ_OK) {
         if (s != NULL)
             tq_free(s->text);
         tq_free(s);
@@ -255,7 +255,7 @@ int native_session_begin(struct native_conn *c, struct tq_span worker, struct tq
         return TQ_ENOMEM;
     }
     if (worker.len > 0)
-        add_worker(n, s);
+        native_roster_add_worker(n, s);
     n->counters.sessions_opened++;
     s->since_ms = native_now(n);
     s->heartbeat_ms = heartbeat_ms;
@@ -263,6 +263,7 @@ int native_session_begin(struct native_conn *c, struct tq_span worker, struct tq
     s->conn = c;
     c->session = s;
     watch_silence(s);
+    native_journal_note(s);
     return TQ_OK;
 }
 
@@ -317,6 +318,7 @@ int native_session_attach(struct native_session *s, struct native_conn *c, struc
     c->session = s;
     s->native->counters.sessions_resumed++;
     watch_silence(s);
+    native_journal_note(s);
     return TQ_OK;
 }
 
@@ -330,17 +332,43 @@ static void note_grace(void *ctx, const struct broker_view *v)
         *longest = broker_queue_conf(v->queue)->grace_ms;
 }
 
+static uint64_t longest_grace_ms(const struct native_session *s)
+{
+    uint64_t longest = NATIVE_FORGET_MS;
+
+    broker_session_leases(s->native->host->broker, &s->ep.session, note_grace, &longest);
+    return longest;
+}
+
 /* The session waits for its worker, for the longest of its graces. */
 static void detach(struct native_session *s, bool free_now)
 {
     struct native *n = s->native;
     struct broker_event ev = {.kind = BROKER_DETACH, .session = &s->ep.session, .free_now = free_now};
-    uint64_t longest = NATIVE_FORGET_MS;
+    uint64_t longest = longest_grace_ms(s);
 
-    broker_session_leases(n->host->broker, &s->ep.session, note_grace, &longest);
     (void)n->host->step(n->host->ctx, &ev);
     DL_APPEND(n->detached, s);
     set_deadline(s, native_now(n) + longest + 1);
+}
+
+int native_session_revive(struct native_session *s)
+{
+    struct native_host *h = s->native->host;
+    struct broker_event ev = {.kind = BROKER_DETACH, .session = &s->ep.session};
+    int rv = open_session(s);
+
+    if (rv != TQ_OK)
+        return rv;
+    s->heard_ms = native_now(s->native);
+    (void)h->step(h->ctx, &ev); /* it has nothing yet: what it gets waits out its grace */
+    DL_APPEND(s->native->detached, s);
+    return TQ_OK;
+}
+
+void native_session_await(struct native_session *s)
+{
+    set_deadline(s, native_now(s->native) + longest_grace_ms(s) + 1);
 }
 
 void native_session_leave(struct native_conn *c, enum native_closed how)
@@ -354,7 +382,10 @@ void native_session_leave(struct native_conn *c, enum native_closed how)
     s->heard_ms = c->heard_ms;
     s->conn = NULL;
     if (s->worker_len > 0 && how != NATIVE_REVOKED) {
-        detach(s, how == NATIVE_SOCKET_CLOSED);
+        /* When the master stops it is not its worker who has gone: that goes on, and is waited for. */
+        bool waits = s->native->stopping && s->keep.id != 0;
+
+        detach(s, how == NATIVE_SOCKET_CLOSED && !waits);
         return;
     }
     DL_APPEND(s->native->detached, s); /* where native_session_end looks for it */
@@ -376,10 +407,9 @@ void native_session_end(struct native_session *s)
     }
     (void)n->host->step(n->host->ctx, &ev);
     if (s->worker_len > 0)
-        remove_worker(n, s);
+        native_roster_remove_worker(n, s);
     unregister_session(s);
-    tq_free(s->text);
-    tq_free(s);
+    native_journal_end(s);
 }
 
 void native_keys_moved(struct native *n, const size_t *moved, size_t count)

@@ -249,6 +249,8 @@ static bool still_allowed(struct native_call *call, struct native_bad *bad)
     case NATIVE_WAIT:
         return call->queue_name != NULL ? may_wait_at(c, tq_span_str(call->queue_name), bad)
                                         : may_wait_for(c, call->id, bad);
+    case NATIVE_BACKUP:
+        return native_may_backup(c, bad);
     default:
         return native_may(c, KEY_GET, "get", call->queue, bad);
     }

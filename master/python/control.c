@@ -64,6 +64,7 @@ static void create_made(struct peer *p, const struct tq_py_request *r)
         return;
     broker_queue_conf_init(&conf);
     conf.factory_made = true;
+    conf.durability = s->config->durability;
     if (pycall_bind_factory(r, &conf.maxsize, text) != 0) {
         snprintf(whole, sizeof(whole), "TypeError: %s", text);
         pypeer_traceback(p, whole);
@@ -165,7 +166,7 @@ static void control_decref(struct peer *p, const struct tq_py_request *r)
             ((struct pypeer *)(void *)((char *)waited - offsetof(struct pypeer, refs)))->peer,
             BROKER_CLOSE_ACK);
     pypeer_none(p);
-    if (o->refcount == 0 && !o->declared)
+    if (o->refcount == 0 && !o->declared && !o->orphan)
         (void)server_remove_queue(s, o->queue);
 }
 

@@ -18,6 +18,7 @@ struct pyobject {
     uint32_t typeid_count;
     bool declared;
     bool lasting;      /* of the command line: it stays whatever peers ask */
+    bool orphan;       /* a client made it before a restart: its count says nothing */
     const char *ident; /* NUL-terminated */
     size_t ident_len;
 };

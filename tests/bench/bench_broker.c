@@ -1,6 +1,6 @@
 /* What the broker itself costs, in nanoseconds per task: a Python producer's put, a Python worker's get, and
  * the acknowledgement that comes with its next get; and a native cycle: put, get, done, and the result taken,
- * in batches. No sockets. */
+ * in batches; the same with a journal that is collected after each batch. No sockets. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 
 #include "common/assert.h"
 #include "master/core/broker.h"
+#include "master/core/journal.h"
 
 #define BODY_BYTES 100u
 
@@ -40,6 +41,10 @@ struct bench {
     uint8_t body[BODY_BYTES];
     uint32_t random;
     uint64_t sum; /* of what was read */
+    bool has_journal;
+    struct tq_buf ops; /* what was collected last */
+    double collect_ns;
+    uint64_t ops_bytes;
 };
 
 static uint32_t next_random(struct bench *n)
@@ -88,7 +93,7 @@ static void get(struct bench *n, struct broker_queue *q)
     step(n, &(struct broker_event){.kind = BROKER_DELIVERED, .session = &n->worker}, BROKER_REPLY_ITEM);
 }
 
-static void set_up(struct bench *n, enum broker_kind kind, size_t queue_count, bool native)
+static void set_up(struct bench *n, enum broker_kind kind, size_t queue_count, bool native, bool has_journal)
 {
     struct broker_queue_conf conf;
 
@@ -100,6 +105,10 @@ static void set_up(struct bench *n, enum broker_kind kind, size_t queue_count, b
     n->b = broker_new(&n->deadlines, &(struct broker_limits){.queues = UINT32_MAX}, first_byte_less);
     n->queues = malloc(queue_count * sizeof(struct broker_queue *));
     TQ_ASSERT(n->b != NULL && n->queues != NULL);
+    tq_buf_init(&n->ops, SIZE_MAX);
+    if (has_journal)
+        TQ_ASSERT(broker_journal_enable(n->b) == 0);
+    n->has_journal = has_journal;
     for (size_t i = 0; i < queue_count; i++) {
         char name[32];
 
@@ -116,7 +125,23 @@ static void tear_down(struct bench *n)
     broker_free(n->b);
     broker_effects_deinit(&n->fx);
     tq_deadlines_deinit(&n->deadlines);
+    tq_buf_deinit(&n->ops);
     free(n->queues);
+}
+
+/* The end of a turn. */
+static void collect(struct bench *n)
+{
+    enum journal_wait wait;
+    double start;
+
+    if (!n->has_journal)
+        return;
+    start = now_ns();
+    tq_buf_clear(&n->ops);
+    TQ_ASSERT(broker_journal_collect(n->b, 1, &n->ops, &wait) == 0);
+    n->collect_ns += now_ns() - start;
+    n->ops_bytes += n->ops.len;
 }
 
 /* There are queue_count queues, `used` of them are used in turn, in large steps through memory; `depth` tasks
@@ -126,7 +151,7 @@ static double cycle_ns(enum broker_kind kind, size_t queue_count, size_t used, s
     struct bench n;
     double start;
 
-    set_up(&n, kind, queue_count, false);
+    set_up(&n, kind, queue_count, false, false);
     for (size_t i = 0; i < depth; i++)
         put(&n, n.queues[i % used]);
     for (size_t i = 0; i < used; i++) /* every queue is used once before the clock starts */
@@ -149,7 +174,7 @@ static double hand_off_ns(size_t cycles)
     struct bench n;
     double start;
 
-    set_up(&n, BROKER_FIFO, 1, false);
+    set_up(&n, BROKER_FIFO, 1, false, false);
     start = now_ns();
     for (size_t i = 0; i < cycles; i++) {
         step(&n,
@@ -172,7 +197,7 @@ static double fill_and_drain_ns(size_t depth)
     struct bench n;
     double start;
 
-    set_up(&n, BROKER_FIFO, 1, false);
+    set_up(&n, BROKER_FIFO, 1, false, false);
     start = now_ns();
     for (size_t i = 0; i < depth; i++)
         put(&n, n.queues[0]);
@@ -250,51 +275,58 @@ static void native_collect(struct bench *n, struct broker_queue *q, size_t batch
 #define PHASES 4
 #define ROUND  1024u /* tasks, so that the clock itself does not count */
 
-static void native_ns(size_t batch, size_t depth, size_t cycles, double ret_ns[PHASES])
+static void native_ns(size_t batch, size_t depth, size_t cycles, bool has_journal, double ret_ns[PHASES + 2])
 {
     struct broker_lease_name *leases = malloc(ROUND * sizeof(*leases));
     struct broker_queue_conf conf;
     struct bench n;
 
     TQ_ASSERT(leases != NULL);
-    set_up(&n, BROKER_FIFO, 2, true);
+    set_up(&n, BROKER_FIFO, 2, true, has_journal);
     conf = *broker_queue_conf(n.queues[0]);
     conf.result = broker_queue_name(n.queues[1]);
     TQ_ASSERT(broker_reconfigure(n.b, 1, n.queues[0], &conf, &n.fx) == 0);
     for (size_t i = 0; i < depth; i++)
         native_put(&n, n.queues[0], 1);
+    collect(&n);
+    n.collect_ns = 0, n.ops_bytes = 0;
     memset(ret_ns, 0, PHASES * sizeof(*ret_ns));
     for (size_t i = 0; i < cycles; i += ROUND) {
         double at[PHASES + 1];
 
         at[0] = now_ns();
         for (size_t k = 0; k < ROUND; k += batch)
-            native_put(&n, n.queues[0], batch);
+            native_put(&n, n.queues[0], batch), collect(&n);
         at[1] = now_ns();
         for (size_t k = 0; k < ROUND; k += batch)
-            TQ_ASSERT(native_get(&n, n.queues[0], batch, leases + k) == batch);
+            TQ_ASSERT(native_get(&n, n.queues[0], batch, leases + k) == batch), collect(&n);
         at[2] = now_ns();
         for (size_t k = 0; k < ROUND; k += batch)
-            native_done(&n, leases + k, batch);
+            native_done(&n, leases + k, batch), collect(&n);
         at[3] = now_ns();
         for (size_t k = 0; k < ROUND; k += batch)
-            native_collect(&n, n.queues[1], batch);
+            native_collect(&n, n.queues[1], batch), collect(&n);
         at[4] = now_ns();
         for (int p = 0; p < PHASES; p++)
             ret_ns[p] += (at[p + 1] - at[p]) / (double)cycles;
     }
+    ret_ns[PHASES] = n.collect_ns / (double)cycles;
+    ret_ns[PHASES + 1] = (double)n.ops_bytes / (double)cycles;
     tear_down(&n);
     free(leases);
 }
 
-static void show_native(size_t batch, size_t depth, size_t cycles)
+static void show_native(size_t batch, size_t depth, size_t cycles, bool has_journal)
 {
-    double ns[PHASES];
+    double ns[PHASES + 2];
 
-    native_ns(batch, depth, cycles, ns);
+    native_ns(batch, depth, cycles, has_journal, ns);
     printf("native, batches of %3zu, standing tasks %6zu: put %5.1f, get %5.1f, done %5.1f, collect %5.1f: "
-           "%7.1f\n",
+           "%7.1f",
            batch, depth, ns[0], ns[1], ns[2], ns[3], ns[0] + ns[1] + ns[2] + ns[3]);
+    if (has_journal)
+        printf(", of it for a journal %.1f (%.0f bytes)", ns[PHASES], ns[PHASES + 1]);
+    printf("\n");
 }
 
 static void show_python(size_t cycles)
@@ -318,14 +350,18 @@ static void show_python(size_t cycles)
 int main(int argc, char **argv)
 {
     size_t cycles = argc > 1 ? (size_t)strtoull(argv[1], NULL, 10) : 1000000;
-    const char *only = argc > 2 ? argv[2] : ""; /* python, native; one, batch: for profilers */
+    const char *only = argc > 2 ? argv[2] : ""; /* python, native; one, batch, journal: for profilers */
 
     if (strcmp(only, "one") == 0) {
         printf("fifo %.1f\n", cycle_ns(BROKER_FIFO, 1, 1, 0, cycles));
         return 0;
     }
     if (strcmp(only, "batch") == 0) {
-        show_native(128, 0, cycles);
+        show_native(128, 0, cycles, false);
+        return 0;
+    }
+    if (strcmp(only, "journal") == 0) {
+        show_native(128, 0, cycles, true);
         return 0;
     }
     if (strcmp(only, "native") != 0)
@@ -333,6 +369,7 @@ int main(int argc, char **argv)
     if (strcmp(only, "python") != 0)
         for (size_t batch = 1; batch <= 128; batch *= 128)
             for (size_t d = 0; d < 2; d++)
-                show_native(batch, depths[d], cycles);
+                for (int journal = 0; journal < 2; journal++)
+                    show_native(batch, depths[d], cycles, journal);
     return 0;
 }

@@ -5,328 +5,10 @@
  *
  *   bench_cycle [--bin DIR] [--systems taskq,redis,redis-many,beanstalkd]
  *               [--only batched,single,alone,memory,idle,queues,purge] [--reps N] [--scale PERCENT] */
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/tcp.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-
-#include "tests/bench/cycle_beanstalkd.h"
-#include "tests/bench/cycle_redis.h"
-#include "tests/bench/cycle_taskq.h"
+#include "tests/bench/cycle_drive.h"
 
 #define REPS_MAX    32
 #define SYSTEMS_MAX 4
-
-static const char *bin_dir = "build/bin";
-static unsigned scale = 100;
-
-/* ---- servers ---- */
-
-struct server {
-    const struct system_ops *ops;
-    pid_t pid;
-    uint16_t port;
-};
-
-static struct server running;
-
-static void stop_server(void)
-{
-    if (running.pid <= 0)
-        return;
-    kill(running.pid, SIGKILL);
-    waitpid(running.pid, NULL, 0);
-    running.pid = 0;
-}
-
-static uint16_t free_port(void)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&a, len) != 0 ||
-        getsockname(fd, (struct sockaddr *)&a, &len) != 0)
-        die("no free port");
-    close(fd);
-    return ntohs(a.sin_port);
-}
-
-static int try_connect(uint16_t port)
-{
-    struct sockaddr_in a = {
-        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
-    int on = 1;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (fd < 0)
-        die("socket");
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0) {
-        close(fd);
-        return -1;
-    }
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    return fd;
-}
-
-static void exec_server(const struct system_ops *ops, uint16_t port, int cpu)
-{
-    char text[32], address[48], program[4096];
-    int null = open("/dev/null", O_RDWR);
-    (void)dup2(null, 0);
-    (void)dup2(null, 1);
-    (void)dup2(null, 2);
-    if (cpu >= 0) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET((unsigned)cpu, &set);
-        (void)sched_setaffinity(0, sizeof set, &set);
-    }
-    snprintf(text, sizeof text, "%u", port);
-    if (ops == &redis_ops || ops == &redis_many_ops) {
-        execlp("redis-server", "redis-server", "--port", text, "--save", "", "--appendonly", "no", "--bind",
-               "127.0.0.1", (char *)NULL);
-    } else if (ops == &beanstalkd_ops) {
-        execlp("beanstalkd", "beanstalkd", "-l", "127.0.0.1", "-p", text, (char *)NULL);
-    } else {
-        snprintf(program, sizeof program, "%s/task-master", bin_dir);
-        snprintf(address, sizeof address, "127.0.0.1:%u", port);
-        (void)setenv("TASKQ_AUTHKEY", taskq_secret, 1);
-        execl(program, "task-master", "--listen", address, "--max-queues", "200000", (char *)NULL);
-    }
-    _exit(127);
-}
-
-static bool start_server(const struct system_ops *ops, int cpu)
-{
-    uint16_t port = free_port();
-    int status;
-    running = (struct server){.ops = ops, .port = port, .pid = fork()};
-    if (running.pid < 0)
-        die("fork");
-    if (running.pid == 0)
-        exec_server(ops, port, cpu);
-    for (;;) {
-        int fd = try_connect(port);
-        if (fd >= 0) {
-            close(fd);
-            return true;
-        }
-        if (waitpid(running.pid, &status, WNOHANG) == running.pid) {
-            running.pid = 0;
-            return false; /* not installed */
-        }
-        usleep(2000);
-    }
-}
-
-static struct conn *open_conn(enum role role, unsigned window, unsigned chunk)
-{
-    struct conn *c = must(calloc(1, sizeof *c));
-    *c = (struct conn){.role = role, .window = window, .chunk = chunk, .ops = running.ops};
-    c->held = must(calloc(window, sizeof *c->held));
-    c->fd = try_connect(running.port);
-    if (c->fd < 0)
-        die("connect");
-    c->ops->open(c);
-    if (fcntl(c->fd, F_SETFL, O_NONBLOCK) != 0)
-        die("fcntl");
-    return c;
-}
-
-static void close_conn(struct conn *c)
-{
-    close(c->fd);
-    if (c->ops == &taskq_ops) {
-        struct taskq_state *s = c->state;
-        tq_buf_deinit(&s->buf);
-        free(s);
-    }
-    free(c->in);
-    free(c->out);
-    free(c->held);
-    free(c);
-}
-
-/* ---- the driver ---- */
-
-struct run {
-    int epoll;
-    uint64_t total, put, got;
-    bool alone; /* the next put only when the last result is there */
-    uint64_t put_at_ns;
-    struct hist latency;
-    struct conn *producer; /* of `alone` */
-};
-
-static void watch(const struct run *r, struct conn *c, int op)
-{
-    struct epoll_event e = {.events = EPOLLIN | (c->out_at < c->out_len ? EPOLLOUT : 0u), .data.ptr = c};
-    if (epoll_ctl(r->epoll, op, c->fd, &e) != 0)
-        die("epoll_ctl");
-}
-
-static void flush(const struct run *r, struct conn *c)
-{
-    while (c->out_at < c->out_len) {
-        ssize_t n = write(c->fd, c->out + c->out_at, c->out_len - c->out_at);
-        if (n < 0 && errno == EAGAIN) {
-            watch(r, c, EPOLL_CTL_MOD);
-            return;
-        }
-        if (n < 0)
-            die("write");
-        c->out_at += (size_t)n;
-    }
-}
-
-static void produce(struct run *r, struct conn *c)
-{
-    while (r->put < r->total && c->in_flight + c->chunk <= c->window) {
-        c->ops->put(c, c->chunk);
-        r->put += c->chunk;
-        if (r->alone) {
-            r->put_at_ns = now_ns();
-            break;
-        }
-    }
-}
-
-static void act(struct run *r, struct conn *c)
-{
-    if (c->role == PRODUCER) {
-        if (!r->alone)
-            produce(r, c);
-        return;
-    }
-    if (c->waits > 0 || (c->held_count == 0 && c->ops != &beanstalkd_ops))
-        return;
-    if (c->role == COLLECTOR && c->held_count > 0) {
-        r->got += c->held_count;
-        if (r->alone) {
-            hist_add(&r->latency, now_ns() - r->put_at_ns);
-            produce(r, r->producer);
-            flush(r, r->producer);
-        }
-    }
-    c->ops->next(c);
-}
-
-static void readable(struct run *r, struct conn *c)
-{
-    blocking_read(c); /* there is something */
-    c->ops->parse(c);
-    act(r, c);
-    flush(r, c);
-}
-
-static void loop(struct run *r)
-{
-    struct epoll_event events[128];
-    while (r->got < r->total) {
-        int n = epoll_wait(r->epoll, events, 128, 20000);
-        if (n == 0)
-            die("nothing moved for 20 s");
-        for (int i = 0; i < n; i++) {
-            struct conn *c = events[i].data.ptr;
-            if ((events[i].events & EPOLLOUT) != 0) {
-                flush(r, c);
-                watch(r, c, EPOLL_CTL_MOD);
-            }
-            if ((events[i].events & ~(uint32_t)EPOLLOUT) != 0)
-                readable(r, c);
-        }
-    }
-}
-
-struct shape {
-    const char *name;
-    unsigned producers, workers, collectors, window, chunk;
-    uint64_t total;
-    bool alone;
-};
-
-struct outcome {
-    double cycles_per_s, cpu_us, p50_us, p99_us;
-};
-
-static struct outcome cycles(const struct shape *shape)
-{
-    unsigned count = shape->producers + shape->workers + shape->collectors;
-    struct conn **list = must(calloc(count, sizeof(struct conn *)));
-    struct run *r = must(calloc(1, sizeof *r));
-    struct outcome o = {0};
-    struct cpu before, after;
-    uint64_t start;
-
-    r->epoll = epoll_create1(0);
-    r->alone = shape->alone;
-    r->total = shape->total * scale / 100 / shape->chunk * shape->chunk;
-    for (unsigned i = 0; i < count; i++) {
-        enum role role = i < shape->collectors                    ? COLLECTOR
-                         : i < shape->collectors + shape->workers ? WORKER
-                                                                  : PRODUCER;
-        /* alone: the answer to a put may come after its result */
-        list[i] = open_conn(role, role == PRODUCER && shape->alone ? 8 : shape->window, shape->chunk);
-        watch(r, list[i], EPOLL_CTL_ADD);
-        r->producer = list[i];
-        if (role != PRODUCER) {
-            list[i]->ops->ask(list[i]);
-            flush(r, list[i]);
-        }
-    }
-    if (cpu_read(running.pid, &before) != 0)
-        die("no CPU time");
-    start = now_ns();
-    for (unsigned i = shape->collectors + shape->workers; i < count; i++) {
-        produce(r, list[i]);
-        flush(r, list[i]);
-    }
-    loop(r);
-    o.cycles_per_s = (double)r->total * 1e9 / (double)(now_ns() - start);
-    if (cpu_read(running.pid, &after) != 0)
-        die("no CPU time");
-    o.cpu_us = (double)(after.total_ns - before.total_ns) / 1000.0 / (double)r->total;
-    o.p50_us = hist_us(&r->latency, 0.5);
-    o.p99_us = hist_us(&r->latency, 0.99);
-    for (unsigned i = 0; i < count; i++)
-        close_conn(list[i]);
-    close(r->epoll);
-    free(list);
-    free(r);
-    return o;
-}
-
-/* ---- blocking calls to task-master, for what only it is asked ---- */
-
-static void finish_call(struct conn *c, struct tq_mp_out *o)
-{
-    (void)fcntl(c->fd, F_SETFL, 0);
-    taskq_call(c, o);
-}
-
-static void call_queue(struct conn *c, const char *method, const char *queue)
-{
-    struct tq_mp_out o = taskq_begin(c, method, 1);
-    tq_mp_put_cstr(&o, "q");
-    tq_mp_put_cstr(&o, queue);
-    finish_call(c, &o);
-}
-
-static void put_many(struct conn *c, const char *queue, uint64_t n)
-{
-    (void)fcntl(c->fd, F_SETFL, 0);
-    for (uint64_t i = 0; i < n; i += 1000) {
-        taskq_put_to(c, queue, 1000);
-        blocking_flush(c);
-        while (c->in_flight > 0) {
-            blocking_read(c);
-            taskq_parse(c);
-        }
-    }
-}
 
 static void bench_memory(void)
 {
@@ -346,12 +28,6 @@ static void bench_memory(void)
     printf("memory  %-10s %8.1f MiB more than before, after the drain\n", running.ops->name,
            (double)(after - before) / 1024);
     close_conn(c);
-}
-
-static void ping(struct conn *c)
-{
-    struct tq_mp_out o = taskq_begin(c, "ping", 0);
-    finish_call(c, &o);
 }
 
 static void bench_idle(void)
@@ -435,14 +111,14 @@ static void bench_queues(void)
     (void)fcntl(c->fd, F_SETFL, 0);
     for (unsigned i = 0; i < few; i++) {
         snprintf(name, sizeof name, "q-%u", i);
-        call_queue(c, "declare", name);
+        call_declare(c, name);
     }
     for (unsigned d = 0; d < 2; d++)
         before_us[d] = queue_ops(c, few, 3000 * depths[d], depths[d]);
     before = status_read(running.pid, "VmRSS");
     for (unsigned i = few; i < many; i++) {
         snprintf(name, sizeof name, "q-%u", i);
-        call_queue(c, "declare", name);
+        call_declare(c, name);
     }
     after = status_read(running.pid, "VmRSS");
     for (unsigned d = 0; d < 2; d++) {
@@ -499,27 +175,6 @@ static const struct shape shapes[] = {
     {"single", 8, 64, 8, 1, 1, 150000, false},
     {"alone", 1, 1, 1, 1, 1, 30000, true},
 };
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *list, unsigned n)
-{
-    qsort(list, n, sizeof *list, by_value);
-    return list[n / 2];
-}
-
-static bool named(const char *list, const char *name)
-{
-    size_t n = strlen(name);
-    for (const char *p = list; p; p = strchr(p, ','), p = p ? p + 1 : NULL)
-        if (strncmp(p, name, n) == 0 && (p[n] == ',' || p[n] == '\0'))
-            return true;
-    return false;
-}
 
 static void compare(const struct shape *shape, const struct system_ops *const *systems, unsigned count,
                     unsigned reps)

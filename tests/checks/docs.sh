@@ -32,7 +32,7 @@ declared=$(sed -nE '/policy_list\[\] = \{/,/^\};/s/.*(WORD|SMALL|ATTEMPT|policie
 options=$(sed -nE '/option_list\[\] = \{/,/^\};/s/.*option_fields, ([a-z_]*).*/\1/p' master/native/put.c)
 requests=$(sed -n '/^} methods\[\] = {/,/^};/p' master/native/conn.c | grep -oE 'METHOD\("[a-z]*' | sed 's/.*"//')
 codes=$(sed -n '/native_code_names\[.*= {/,/^};/p' master/native/out.c | sed -n 's/.*"\([a-z_]*\)".*/\1/p')
-limits=$(sed -nE 's/^ *X\([a-z_]*, "([a-z-]*)".*/--\1/p' master/limits_list.h | grep -vx -e '--drain-timeout')
+limits=$(sed -nE 's/^ *X\([a-z_]*, "([a-z-]*)".*/--\1/p' master/limits_list.h | grep -vxE -e '--(drain-timeout|stop-timeout|log-.*)')
 # shellcheck disable=SC2046,SC2086 # words
 {
     demand policy 20 $manual $policies

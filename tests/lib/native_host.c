@@ -6,6 +6,7 @@
 #include "common/assert.h"
 #include "common/err.h"
 #include "common/mem.h"
+#include "master/core/journal.h"
 
 /* ---- what the dialect asks of its host ---- */
 
@@ -96,13 +97,35 @@ static int remove_queue(void *ctx, struct broker_queue *queue)
     return TQ_OK;
 }
 
+static void backup(void *ctx, uint64_t token, const char *dir, struct native_backup *ret)
+{
+    struct native_rig *r = ctx;
+
+    r->backup_token = token;
+    (void)snprintf(r->backup_dir, sizeof(r->backup_dir), "%.60s", dir);
+    *ret = r->backup;
+}
+
+static const char *const key_names[NATIVE_RIG_KEYS] = {"k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"};
+
+static bool key_named(void *ctx, struct tq_span name, uint32_t *ret_key)
+{
+    const struct native_rig *r = ctx;
+
+    for (uint32_t i = 0; i < NATIVE_RIG_KEYS; i++) {
+        if (tq_span_is(name, key_names[i])) {
+            *ret_key = i;
+            return !r->gone_keys[i];
+        }
+    }
+    return false;
+}
+
 static void describe(void *ctx, const struct native_conn *c, struct native_peer *ret_peer)
 {
-    static const char *const names[NATIVE_RIG_KEYS] = {"k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"};
-
     (void)ctx;
-    *ret_peer =
-        (struct native_peer){.peer = "127.0.0.1:1", .key = names[c->key % NATIVE_RIG_KEYS], .role = "admin"};
+    *ret_peer = (struct native_peer){
+        .peer = "127.0.0.1:1", .key = key_names[c->key % NATIVE_RIG_KEYS], .role = "admin"};
 }
 
 static void take_log(void *ctx, enum native_log_level level, const char *id, const char *text)
@@ -125,11 +148,9 @@ static unsigned stats(void *ctx, struct native_stat *out, unsigned max)
 
 /* ---- the rig ---- */
 
-bool native_rig_init(struct native_rig *r, const struct broker_limits *limits)
+static bool init(struct native_rig *r, const struct broker_limits *limits)
 {
     static const struct broker_limits small = {.queues = 50, .held_per_session = 500};
-    struct broker_queue_conf conf;
-    struct broker_queue *q;
 
     *r = (struct native_rig){.now_ms = 1000};
     r->host = (struct native_host){.ctx = r,
@@ -152,6 +173,8 @@ bool native_rig_init(struct native_rig *r, const struct broker_limits *limits)
                                    .remove = remove_queue,
                                    .describe = describe,
                                    .log = take_log,
+                                   .key_named = key_named,
+                                   .backup = backup,
                                    .stats = stats};
     for (unsigned i = 0; i < NATIVE_RIG_KEYS; i++)
         r->rights[i] = KEY_ALL;
@@ -161,8 +184,26 @@ bool native_rig_init(struct native_rig *r, const struct broker_limits *limits)
         return false;
     r->host.broker = r->broker;
     r->native = native_new(&r->host);
-    if (r->native == NULL)
+    return r->native != NULL;
+}
+
+bool native_rig_init_durable(struct native_rig *r, const struct broker_limits *limits)
+{
+    if (!init(r, limits) || broker_journal_enable(r->broker) != TQ_OK)
         return false;
+    native_journal_enable(r->native);
+    r->host.durable = true;
+    return true;
+}
+
+bool native_rig_init(struct native_rig *r, const struct broker_limits *limits)
+{
+    struct broker_queue_conf conf;
+    struct broker_queue *q;
+
+    if (!init(r, limits))
+        return false;
+    r->host.durability = BROKER_DURABILITY_MEMORY;
     broker_queue_conf_init(&conf);
     if (broker_declare(r->broker, "result_queue", &conf, &q) != TQ_OK)
         return false;
@@ -204,6 +245,13 @@ void native_rig_advance(struct native_rig *r, uint64_t ms)
         native_rig_flush(r);
     }
     r->now_ms = end;
+}
+
+void native_rig_refuse_new_work(struct native_rig *r, bool refuse)
+{
+    broker_refuse_new_work(r->broker, refuse, &r->effects);
+    run_effects(r);
+    native_rig_flush(r);
 }
 
 struct native_client *native_rig_connect(struct native_rig *r, uint32_t key)

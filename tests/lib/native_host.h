@@ -32,6 +32,10 @@ struct native_rig {
     uint64_t random_state;
     unsigned rights[NATIVE_RIG_KEYS];        /* by key: bits of enum key_right; all from the start */
     const char *only_queue[NATIVE_RIG_KEYS]; /* those rights are for this queue alone; NULL: for all */
+    bool gone_keys[NATIVE_RIG_KEYS];         /* no key has this name (k0, k1...) any more */
+    struct native_backup backup; /* what a request for one is answered with at once */
+    uint64_t backup_token;       /* of the last one */
+    char backup_dir[64];         /* and what it named */
     unsigned denied;                         /* refusals so far */
     unsigned logged;
     struct native_client *clients;
@@ -41,10 +45,15 @@ struct native_rig {
 /* With the queues task_queue (results to result_queue) and result_queue. limits: NULL for small ones that
  * tests can reach. False when out of memory: deinit is fine then. */
 bool native_rig_init(struct native_rig *r, const struct broker_limits *limits);
+/* With both journals, and without a queue: to begin with one's own, or with what a log says. */
+bool native_rig_init_durable(struct native_rig *r, const struct broker_limits *limits);
 /* Closes all, in this order: clients, dialect, broker. */
 void native_rig_deinit(struct native_rig *r);
 /* The clock goes on; deadlines on the way come due in their order. */
 void native_rig_advance(struct native_rig *r, uint64_t ms);
+
+/* The log has no room for new work, or has again. */
+void native_rig_refuse_new_work(struct native_rig *r, bool refuse);
 
 /* NULL when out of memory. */
 struct native_client *native_rig_connect(struct native_rig *r, uint32_t key);

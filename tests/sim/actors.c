@@ -78,6 +78,8 @@ static void declare_queues(struct sim *s)
         c.concurrency = q->concurrency;
         c.result = q->result >= 0 ? m_queue_names[q->result] : NULL;
         c.dead = q->dead >= 0 ? m_queue_names[q->dead] : NULL;
+        q->interval = s->disk != NULL && i != Q_RESULT && i != Q_DEAD && sim_chance(s, 150);
+        c.durability = q->interval ? BROKER_DURABILITY_INTERVAL : BROKER_DURABILITY_FSYNC;
         rv = s->host.declare(s, q->name, &c, &s->queues[i]);
         TQ_ASSERT(rv == TQ_OK);
         q->tokens = (q->rate_burst > 0 ? q->rate_burst : q->rate_per_s) * 1000;
@@ -186,6 +188,8 @@ void sim_actors_init(struct sim *s)
     if (s->plan.pythons)
         add_pythons(s);
     s->chaos_until = s->now_ms + 5000 + sim_below(s, 25000);
+    if (s->disk != NULL)
+        sim_disk_plan(s);
     sim_at(s, s->chaos_until, EV_CALM, 0, 0);
 }
 

@@ -113,6 +113,29 @@ void m_move(struct model *m, struct m_item *t, enum m_state to, int q)
     m->items[m->live[t->live_at]].live_at = t->live_at;
 }
 
+/* Its put was cut, and is seen to be in now. */
+static void adopt(struct model *m, struct m_item *t, uint64_t id)
+{
+    int64_t lo = t->lo;
+    bool hard = m->hard;
+
+    m_name(m, t, id);
+    m_accept(m, t);
+    m->hard = hard; /* that was some time ago */
+    t->lo = lo;
+    t->hi = INT64_MAX;
+}
+
+struct m_item *m_known(struct model *m, uint64_t id)
+{
+    struct m_item *t = m_by_id(m, id);
+
+    for (int i = 0; t == NULL && i < m->live_count; i++)
+        if (m->items[m->live[i]].told == id && m->items[m->live[i]].state == M_PENDING)
+            adopt(m, t = &m->items[m->live[i]], id);
+    return t;
+}
+
 /* ---- places ---- */
 
 static void set_place(struct m_item *t, int64_t place)
@@ -160,6 +183,7 @@ void m_accept(struct model *m, struct m_item *t)
     if (t->accepted++ > 0)
         sim_fail(m->sim, "task %d was accepted twice", t->val);
     t->lives = 1;
+    m_changed(m, t->q, true);
     m->accepted++;
     q->unfinished++;
     if (ttl > 0)
@@ -300,6 +324,7 @@ static void end_item(struct model *m, struct m_item *t, enum m_outcome outcome, 
 {
     bool is_drop = outcome == O_CANCELED || outcome == O_PURGED;
 
+    m_changed(m, t->q, true);
     leave_lease(t);
     if (counted)
         m_unfinish(m, t->q);
@@ -348,6 +373,7 @@ static bool is_asked_for(const struct model *m, const struct m_item *t)
 /* A Python session has gone on: what it had is done with, without a word on its result. */
 void m_acknowledge(struct model *m, struct m_item *t)
 {
+    m_changed(m, t->q, true);
     leave_lease(t);
     if (t->kind == M_TASK && is_asked_for(m, t)) {
         to_result(m, t, O_OK, M_NONE, M_NONE, true);
@@ -368,6 +394,7 @@ void m_return(struct model *m, struct m_item *t, bool as_freed)
     bool delivered = t->delivered;
     enum m_kind kind = t->kind;
 
+    m_changed(m, t->q, false);
     leave_lease(t);
     if (delivered && t->attempts < 255)
         t->attempts++;
@@ -398,6 +425,7 @@ void m_fail(struct model *m, struct m_item *t, bool final, bool has_delay, uint6
     const struct m_queue *q = &m->q[t->q];
     uint64_t least = delay_ms, most = delay_ms;
 
+    m_changed(m, t->q, true);
     if (t->attempts < 255)
         t->attempts++;
     if (is_final(m, t, final)) {
@@ -427,6 +455,7 @@ void m_fail(struct model *m, struct m_item *t, bool final, bool has_delay, uint6
 void m_remove(struct model *m, struct m_item *t)
 {
     m->removed++;
+    m_changed(m, t->q, true);
     if (t->state == M_KEPT) {
         be_gone(m, t);
         return;
@@ -444,6 +473,8 @@ bool m_retry(struct model *m, struct m_item *t, int session)
 {
     if (t->kind != M_DEAD || (t->state == M_LEASED && t->session != session))
         return false;
+    m_changed(m, t->q, true);
+    m_changed(m, t->from, true);
     leave_lease(t);
     m_unfinish(m, t->q);
     t->kind = M_TASK;
@@ -550,17 +581,13 @@ struct m_item *m_hand_out(struct model *m, int q, int session, const struct m_ha
     struct m_queue *queue = &m->q[q];
 
     if (t->state == M_PENDING) { /* its put was answered in this step, or never will be */
-        int64_t lo = t->lo;
-
-        m_name(m, t, h->id);
-        m_accept(m, t);
-        t->lo = lo;
-        t->hi = INT64_MAX;
+        adopt(m, t, h->id);
         if (t->state == M_DELAYED)
             sim_fail(m->sim, "%" PRIu64 " was handed out without its delay", h->id);
     }
     m_name(m, t, h->id);
     check_handed(m, t, q, h);
+    m_changed(m, q, false);
     if (t->state == M_DELAYED)
         t->hi = m->place;
     m->handouts++;

@@ -64,6 +64,7 @@ enum m_outcome { O_NONE, O_OK, O_FAILED, O_EXPIRED, O_LOST, O_CANCELED, O_PURGED
 /* A task, then its result or dead letter. */
 struct m_item {
     uint64_t id, of; /* of: a notice; its id is not known before it is handed out */
+    uint64_t told;   /* its id, if it is in: as it was told before the master was killed */
     int val, res;    /* values: of the body, of the result */
     enum m_kind kind;
     enum m_state state;
@@ -132,6 +133,7 @@ struct m_session {
     int conn; /* M_NONE: detached */
     uint32_t heartbeat_ms;
     uint64_t heard_ms, detached_ms;
+    bool is_restored; /* which of its leases of one moment came first is not recorded */
 };
 
 struct m_queue {
@@ -143,6 +145,7 @@ struct m_queue {
         concurrency, rate_per_s, rate_burst;
     uint64_t ttl_ms;
     bool paused;
+    bool interval; /* durability: a power cut may take what was only written */
     uint32_t counts[M_STATES];
     uint32_t orphans; /* PENDING without a call */
     int64_t unfinished;
@@ -160,6 +163,7 @@ struct m_lost {
 };
 
 struct sim;
+struct m_snapshot;
 
 struct model {
     struct sim *sim;
@@ -168,6 +172,9 @@ struct model {
     bool timers;    /* this step is the clock's */
     bool to_last;   /* result_to is only for what has no queue for its result otherwise */
     bool piecemeal; /* this request is several steps, after each of which somebody may be served */
+    /* With a disk: since it was last asked something has changed that a kill must not undo once anybody was
+     * told; hard: nor a power cut. */
+    bool soft, hard;
     struct m_item items[M_ITEMS];
     int item_count;
     int live[M_ITEMS];
@@ -200,6 +207,8 @@ extern const char *const m_queue_names[M_QUEUES];
 void m_init(struct model *m, struct sim *s);
 struct m_item *m_new(struct model *m, int q, int val);
 struct m_item *m_by_id(struct model *m, uint64_t id);
+/* The same of what a client says: it knows an id only if the task is in. */
+struct m_item *m_known(struct model *m, uint64_t id);
 void m_name(struct model *m, struct m_item *t, uint64_t id);
 struct m_item *m_by_key(struct model *m, int q, int key);
 void m_move(struct model *m, struct m_item *t, enum m_state to, int q);
@@ -254,6 +263,17 @@ void m_output(struct model *m, int conn, struct tq_span payload);
 struct m_call *m_call_new(struct model *m, int conn, uint32_t msgid, enum m_method method);
 struct m_call *m_call_find(struct model *m, int conn, uint32_t msgid);
 void m_call_drop(struct model *m, struct m_call *c);
+
+/* rollback.c: a master that was killed comes back as it was at some earlier moment. */
+void m_changed(struct model *m, int q, bool is_hard);
+/* As it is now, at the record `label`. */
+void m_snapshot(struct model *m, struct m_snapshot **list, uint64_t label);
+/* Drops those that nobody can come back to any more: all before the last one at or below `label`. */
+void m_snapshot_trim(struct m_snapshot **list, uint64_t label);
+void m_snapshot_drop(struct m_snapshot **list);
+/* Back to the last one at or below `label`, and on from there as a master that starts; false: there is none.
+ * Later ones are dropped. */
+bool m_rollback(struct model *m, struct m_snapshot **list, uint64_t label);
 
 /* after.c */
 void m_step_begins(struct model *m, bool timers);

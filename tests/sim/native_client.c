@@ -295,7 +295,9 @@ void sim_native_tick(struct sim_actor *a)
     struct sim *s = a->sim;
     uint64_t quiet = s->now_ms - a->said_ms;
 
-    if (a->link < 0 && a->retry_ms <= s->now_ms) {
+    if (a->link < 0 && a->retry_ms <= s->now_ms && !sim_is_up(s)) {
+        a->retry_ms = s->now_ms + 1 + sim_below(s, 200);
+    } else if (a->link < 0 && a->retry_ms <= s->now_ms) {
         a->link = sim_connect(s, a->index)->index;
         a->call_count = 0;
         sim_hello(a);

@@ -49,6 +49,7 @@ struct sim_link *sim_connect(struct sim *s, int actor)
     pipe_init(&l->down);
     tq_buf_init(&l->server_in, SIZE_MAX / 2);
     tq_buf_init(&l->client_in, SIZE_MAX / 2);
+    tq_buf_init(&l->held_bytes, SIZE_MAX / 2);
     s->links[s->link_count++] = l;
     native_open(s->native, &l->conn, 0);
     m_conn_opened(s->model, l->index);
@@ -188,15 +189,24 @@ static void show(const struct sim_link *l, char direction, struct tq_span payloa
     free(text);
 }
 
+/* The client gets what is on its way, and then the end. */
+static void end_down(struct sim_link *l)
+{
+    l->down.eof_at = l->down.eof_at != SIM_NEVER ? l->down.eof_at : l->sim->now_ms + l->delay_ms;
+    if (l->down.eof_at < l->down.last_at)
+        l->down.eof_at = l->down.last_at;
+    sim_at(l->sim, l->down.eof_at, EV_DOWN, l->index, 0);
+}
+
 static void server_gone(struct sim_link *l)
 {
     l->server_open = false;
     native_closed(&l->conn, NATIVE_SOCKET_CLOSED); /* again, if the master closed it: nothing then */
     pipe_deinit(&l->up);
-    l->down.eof_at = l->down.eof_at != SIM_NEVER ? l->down.eof_at : l->sim->now_ms + l->delay_ms;
-    if (l->down.eof_at < l->down.last_at)
-        l->down.eof_at = l->down.last_at;
-    sim_at(l->sim, l->down.eof_at, EV_DOWN, l->index, 0);
+    if (l->held_bytes.len > 0)
+        l->ends_after_it = true;
+    else
+        end_down(l);
 }
 
 void sim_link_wrote(struct sim_link *l)
@@ -218,7 +228,12 @@ void sim_link_wrote(struct sim_link *l)
         at += 4 + (size_t)len;
     }
     TQ_ASSERT(at == out.len);
-    write_pipe(l, &l->down, EV_DOWN, out);
+    if (l->sim->disk == NULL) {
+        write_pipe(l, &l->down, EV_DOWN, out);
+    } else {
+        must(tq_buf_append(&l->held_bytes, out.data, out.len));
+        l->fresh += (uint32_t)out.len;
+    }
     native_written(c);
     if (c->closing == NATIVE_STAYS)
         return;
@@ -249,6 +264,10 @@ void sim_link_up(struct sim_link *l)
 
     if (!l->server_open)
         return;
+    if (s->disk != NULL && store_is_busy(s->disk->store)) { /* it reads later */
+        sim_at(s, s->now_ms + 2, EV_UP, l->index, 0);
+        return;
+    }
     over = arrive(l, &l->up, EV_UP, &l->server_in);
     if (l->server_in.len > before) {
         native_heard(&l->conn, s->now_ms);
@@ -325,5 +344,57 @@ void sim_link_free(struct sim_link *l)
     pipe_deinit(&l->down);
     tq_buf_deinit(&l->server_in);
     tq_buf_deinit(&l->client_in);
+    tq_buf_deinit(&l->held_bytes);
+    tq_free(l->held);
     tq_free(l);
+}
+
+/* ---- with a disk ---- */
+
+void sim_link_seal(struct sim_link *l, struct log_need need)
+{
+    if (l->fresh == 0)
+        return;
+    if (l->held_count == l->held_cap) {
+        l->held_cap = l->held_cap > 0 ? l->held_cap * 2 : 8;
+        l->held = tq_realloc(l->held, l->held_cap * sizeof(*l->held));
+        TQ_ASSERT(l->held != NULL);
+    }
+    l->held[l->held_count++] = (struct sim_held){
+        .need = need, .len = l->fresh, .soft = l->sim->disk->soft, .hard = l->sim->disk->hard};
+    l->fresh = 0;
+}
+
+void sim_link_release(struct sim_link *l)
+{
+    struct sim *s = l->sim;
+    uint32_t n = 0;
+
+    while (n < l->held_count && store_is_met(s->disk->store, l->held[n].need)) {
+        const struct sim_held *h = &l->held[n++];
+
+        sim_disk_sent(s, h->soft, h->hard);
+        write_pipe(l, &l->down, EV_DOWN, tq_span(l->held_bytes.data, h->len));
+        tq_buf_consume(&l->held_bytes, h->len);
+    }
+    if (n == 0)
+        return;
+    l->held_count -= n;
+    memmove(l->held, l->held + n, l->held_count * sizeof(*l->held));
+    if (l->ends_after_it && l->held_bytes.len == 0)
+        end_down(l);
+}
+
+void sim_link_crash(struct sim_link *l, uint64_t eof_in)
+{
+    bool was_over = !l->server_open && !l->ends_after_it;
+
+    if (l->server_open)
+        native_closed(&l->conn, NATIVE_SOCKET_CLOSED);
+    l->server_open = l->ends_after_it = false;
+    l->held_count = l->fresh = 0;
+    tq_buf_clear(&l->held_bytes);
+    pipe_deinit(&l->up);
+    if (!was_over)
+        cut_pipe(l, &l->down, EV_DOWN, eof_in);
 }

@@ -21,7 +21,10 @@ struct sim_python {
     int call;     /* the model's call of a get; M_NONE: none */
     int put_item; /* of a put that is not answered; M_NONE: none */
     bool calling; /* the reply is to come now, or the call waits */
-    int q;        /* of what it has */
+    bool held;    /* it has come, and waits for the disk */
+    bool sealed, gave_item;
+    struct sim_held need;
+    int q; /* of what it has */
     uint64_t id;
     uint32_t epoch;
     int task;
@@ -233,10 +236,8 @@ static void on_item(struct sim_python *p, const struct broker_effect *fx)
 {
     static const char *const outcomes[] = {NULL, "ok", "failed", "expired", "lost", "canceled", "purged"};
     struct sim *s = p->actor->sim;
-    struct broker_event ev = {.kind = BROKER_DELIVERED};
     struct broker_view v;
     struct m_handout h = {.id = fx->id, .epoch = fx->epoch, .attempt = fx->attempt, .value = M_NONE};
-    struct m_item *t;
 
     if (!broker_view_lease(s->broker, fx, &v))
         sim_fail(s, "%s gets an item without a lease", p->actor->name);
@@ -244,18 +245,30 @@ static void on_item(struct sim_python *p, const struct broker_effect *fx)
         h.value = sim_value_in(v.payload.data, v.payload.len);
     h.of = v.of != v.id ? v.of : 0;
     h.outcome = outcomes[v.outcome];
-    t = m_hand_out(s->model, p->q, p->session, &h);
+    (void)m_hand_out(s->model, p->q, p->session, &h);
     p->id = fx->id;
     p->epoch = fx->epoch;
     p->task = h.value;
     sim_note(s, "%s: got [%" PRIu64 ", %u]%s", p->actor->name, fx->id, fx->epoch,
              p->dead ? ", but is dead" : "");
+}
+
+/* The reply with the item is being written to its socket. */
+static void write_item(struct sim_python *p)
+{
+    struct sim *s = p->actor->sim;
+    struct broker_event ev = {.kind = BROKER_DELIVERED};
+
     if (p->dead && sim_chance(s, 500)) { /* the master saw so: to the next in line */
+        struct m_item *t = m_lease(s->model, p->session, p->id, p->epoch);
+
         ev.kind = BROKER_BOUNCE;
-        ev.id = fx->id;
-        ev.epoch = fx->epoch;
-        t->session = M_NONE;
-        m_to_front(s->model, t);
+        ev.id = p->id;
+        ev.epoch = p->epoch;
+        if (t != NULL) {
+            t->session = M_NONE;
+            m_to_front(s->model, t);
+        }
         step(p, &ev);
         return;
     }
@@ -293,6 +306,16 @@ static void put_answered(struct sim_python *p, const struct broker_effect *fx)
     p->put_item = M_NONE;
 }
 
+/* The client has its reply. */
+static void arrive(struct sim_python *p)
+{
+    p->held = p->sealed = false;
+    if (p->gave_item)
+        write_item(p);
+    if (!p->dead)
+        sim_tick_in(p->actor, 1 + sim_below(p->actor->sim, p->phase == P_WORKING ? 200 : 20));
+}
+
 static void on_effect(struct endpoint *ep, struct broker_effect *fx)
 {
     struct sim_python *p = (struct sim_python *)(void *)ep;
@@ -301,7 +324,7 @@ static void on_effect(struct endpoint *ep, struct broker_effect *fx)
 
     if (!p->calling)
         sim_fail(s, "%s gets a reply to nothing", p->actor->name);
-    p->calling = p->waits = false;
+    p->calling = p->waits = p->gave_item = false;
     if (c != NULL) {
         c->used = false;
         p->call = M_NONE;
@@ -311,14 +334,17 @@ static void on_effect(struct endpoint *ep, struct broker_effect *fx)
             on_item(p, fx);
         else if (fx->outcome != BROKER_REPLY_EMPTY)
             sim_fail(s, "%s: get is answered by %d", p->actor->name, (int)fx->outcome);
-        p->phase = fx->outcome == BROKER_REPLY_ITEM ? P_WORKING : P_IDLE;
+        p->gave_item = fx->outcome == BROKER_REPLY_ITEM;
+        p->phase = p->gave_item ? P_WORKING : P_IDLE;
     } else if (p->put_item != M_NONE) {
         put_answered(p, fx);
     } else if (fx->outcome != BROKER_REPLY_NONE && fx->outcome != BROKER_REPLY_TOO_MANY_DONE) {
         sim_fail(s, "%s is answered by %d", p->actor->name, (int)fx->outcome);
     }
-    if (!p->dead)
-        sim_tick_in(p->actor, 1 + sim_below(s, p->phase == P_WORKING ? 200 : 20));
+    if (s->disk != NULL)
+        p->held = true;
+    else
+        arrive(p);
 }
 
 /* ---- its life ---- */
@@ -365,15 +391,51 @@ static void end(struct sim_python *p, enum broker_close_mode mode)
     }
     s->model->sessions[p->session].used = false;
     s->model->conns[p->conn].open = false;
-    p->open = p->calling = p->waits = false;
+    p->open = p->calling = p->waits = p->held = p->sealed = false;
     p->call = p->put_item = M_NONE;
     step(p, &ev);
     sim_after_step(s);
 }
 
+/* ---- with a disk ---- */
+
+void sim_python_seal(struct sim_actor *a, struct log_need need)
+{
+    struct sim_python *p = a->python;
+    const struct sim_disk *d = a->sim->disk;
+
+    if (p == NULL || !p->held || p->sealed)
+        return;
+    p->sealed = true;
+    p->need = (struct sim_held){.need = need, .soft = d->soft, .hard = d->hard};
+}
+
+void sim_python_release(struct sim_actor *a)
+{
+    struct sim_python *p = a->python;
+    struct sim *s = a->sim;
+
+    if (p == NULL || !p->sealed || !store_is_met(s->disk->store, p->need.need))
+        return;
+    sim_disk_sent(s, p->need.soft, p->need.hard);
+    m_step_begins(s->model, false);
+    arrive(p);
+    sim_after_step(s);
+}
+
+void sim_python_crash(struct sim_actor *a)
+{
+    struct sim_python *p = a->python;
+
+    if (p == NULL)
+        return;
+    *p = (struct sim_python){.actor = a, .call = M_NONE, .put_item = M_NONE};
+    sim_tick_in(a, 1 + sim_below(a->sim, 300));
+}
+
 void sim_python_close(struct sim_actor *a)
 {
-    if (a->python->open)
+    if (a->python->open && sim_is_up(a->sim))
         end(a->python, BROKER_CLOSE_RETURN);
 }
 
@@ -445,11 +507,15 @@ void sim_python_tick(struct sim_actor *a)
     struct sim *s = a->sim;
     struct sim_python *p = a->python;
 
+    if (!sim_is_up(s)) {
+        sim_tick_in(a, 1 + sim_below(s, 300));
+        return;
+    }
     if (p == NULL || !p->open) {
         sim_python_open(a);
     } else if (p->dead) {
         end(p, BROKER_CLOSE_RETURN);
-    } else if (!dies(p)) {
+    } else if (!dies(p) && !p->held) {
         if (p->waits) { /* Ctrl-C, now and then: the call is given up */
             struct broker_event cancel = {.kind = BROKER_CANCEL};
 

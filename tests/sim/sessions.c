@@ -62,8 +62,10 @@ void m_session_end(struct model *m, int session, bool released)
 {
     struct m_session *s = &m->sessions[session];
     uint64_t before = UINT64_MAX;
+    bool timers = m->timers;
     struct m_item *t;
 
+    m->timers |= s->is_restored;
     if (s->conn >= 0) {
         drop_calls(m, s->conn);
         m->conns[s->conn].session = M_NONE;
@@ -80,6 +82,7 @@ void m_session_end(struct model *m, int session, bool released)
     }
     forget_freed(m, session);
     s->used = false;
+    m->timers = timers;
 }
 
 void m_conn_opened(struct model *m, int conn)
@@ -98,8 +101,10 @@ void m_conn_heard(struct model *m, int conn)
 void m_detach(struct model *m, int session, bool free_now)
 {
     uint64_t before = UINT64_MAX;
+    bool timers = m->timers;
     struct m_item *t;
 
+    m->timers |= m->sessions[session].is_restored;
     while ((t = newest(m, session, before)) != NULL) {
         before = t->held_seq;
         if (free_now)
@@ -107,6 +112,7 @@ void m_detach(struct model *m, int session, bool free_now)
         else
             t->grace = m->now + m->q[t->q].grace_ms;
     }
+    m->timers = timers;
     m->sessions[session].silent = !free_now;
 }
 
@@ -175,8 +181,10 @@ static void take_back(struct model *m, int session, const struct m_named *named,
 void m_resume(struct model *m, int session, const struct m_named *named, uint32_t count)
 {
     uint64_t before = UINT64_MAX;
+    bool timers = m->timers;
     struct m_item *t;
 
+    m->timers |= m->sessions[session].is_restored;
     m->sessions[session].silent = false;
     while ((t = newest(m, session, before)) != NULL) {
         before = t->held_seq;
@@ -188,6 +196,7 @@ void m_resume(struct model *m, int session, const struct m_named *named, uint32_
         m_to_front(m, t);
     }
     take_back(m, session, named, count);
+    m->timers = timers;
 }
 
 void m_sessions_on_time(struct model *m)

@@ -1,6 +1,7 @@
-/* usage: test_sim [--trace] [--no-check] [--seed N | --seeds FIRST LAST]... (1 to 1000 without). A run that
- * fails says which seed it was; the same seed is the same run, byte for byte of its trace. --no-check leaves
- * out the broker's own check of its state: the model alone has to notice. */
+/* usage: test_sim [--durable] [--trace] [--no-check] [--seed N | --seeds FIRST LAST]... (1 to 1000 without).
+ * A run that fails says which seed it was; the same seed is the same run, byte for byte of its trace.
+ * --durable: with a log on a disk, and a master that is killed and started again. --no-check leaves out the
+ * broker's own check of its state: the model alone has to notice. */
 #include "tests/sim/sim.h"
 
 #include <inttypes.h>
@@ -14,7 +15,10 @@
 #include "common/mem.h"
 #include "tests/lib/mptext.h"
 
+#define TOTALS 16
+
 bool sim_checks = true;
+static bool is_durable;
 static char running[40]; /* which seed, for the signal handler */
 
 void sim_fail(struct sim *s, const char *fmt, ...)
@@ -26,7 +30,8 @@ void sim_fail(struct sim *s, const char *fmt, ...)
         fflush(s->trace);
     fprintf(stderr, "seed %" PRIu64 ", at %" PRIu64 " ms: ", s->seed, s->now_ms);
     vfprintf(stderr, fmt, ap);
-    fprintf(stderr, "\nthe whole history: test_sim --trace --seed %" PRIu64 "\n", s->seed);
+    fprintf(stderr, "\nthe whole history: test_sim%s --trace --seed %" PRIu64 "\n",
+            is_durable ? " --durable" : "", s->seed);
     va_end(ap);
     exit(1);
 }
@@ -94,6 +99,10 @@ static void run(uint64_t seed, FILE *trace, uint64_t *total)
     for (int i = 0; i < 8; i++)
         (void)sim_below(s, 2);
     m_init(s->model, s);
+    if (is_durable) {
+        s->disk = tq_calloc(1, sizeof(*s->disk));
+        TQ_ASSERT(s->disk != NULL);
+    }
     sim_world_init(s);
     sim_actors_init(s);
     sim_run(s);
@@ -109,6 +118,13 @@ static void run(uint64_t seed, FILE *trace, uint64_t *total)
     total[8] += s->model->removed;
     total[9] += s->model->silences;
     total[10] += s->model->retried;
+    if (s->disk != NULL) {
+        for (int i = 0; i < 3; i++)
+            total[11 + i] += s->disk->crashes[i];
+        total[14] += s->disk->starts;
+        total[15] += s->disk->undone;
+    }
+    tq_free(s->disk);
     tq_free(s->model);
     tq_free(s);
 }
@@ -126,7 +142,8 @@ static uint64_t number(const char *text)
     uint64_t n = text != NULL ? strtoull(text, &end, 10) : 0;
 
     if (text == NULL || *text == '\0' || *end != '\0') {
-        fprintf(stderr, "usage: test_sim [--trace] [--no-check] [--seed N | --seeds FIRST LAST]...\n");
+        fprintf(stderr,
+                "usage: test_sim [--durable] [--trace] [--no-check] [--seed N | --seeds FIRST LAST]...\n");
         exit(2);
     }
     return n;
@@ -134,7 +151,7 @@ static uint64_t number(const char *text)
 
 int main(int argc, char **argv)
 {
-    uint64_t total[11] = {0};
+    uint64_t total[TOTALS] = {0};
     FILE *trace = NULL;
     bool any = false;
 
@@ -145,6 +162,10 @@ int main(int argc, char **argv)
 
         if (strcmp(argv[i], "--trace") == 0) {
             trace = stdout;
+            continue;
+        }
+        if (strcmp(argv[i], "--durable") == 0) {
+            is_durable = true;
             continue;
         }
         if (strcmp(argv[i], "--no-check") == 0) {
@@ -171,5 +192,9 @@ int main(int argc, char **argv)
            " silences, %" PRIu64 " retried\n",
            total[0], total[1], total[2], total[3], total[4], total[5], total[6], total[7], total[8], total[9],
            total[10]);
+    if (is_durable)
+        printf("%" PRIu64 " kill -9, %" PRIu64 " power cuts, %" PRIu64 " stops, %" PRIu64 " starts, %" PRIu64
+               " records undone that nobody was told of\n",
+               total[11], total[12], total[13], total[14], total[15]);
     return 0;
 }

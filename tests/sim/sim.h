@@ -9,6 +9,7 @@
 
 #include "common/buf.h"
 #include "master/native/native.h"
+#include "master/store/store.h"
 #include "proto/native/mp.h"
 #include "tests/sim/model.h"
 
@@ -22,7 +23,7 @@
 
 /* ---- events ---- */
 
-enum sim_event_kind { EV_UP, EV_DOWN, EV_TICK, EV_CUT, EV_CALM };
+enum sim_event_kind { EV_UP, EV_DOWN, EV_TICK, EV_CUT, EV_CALM, EV_JOB, EV_CRASH, EV_START, EV_ROOM };
 
 struct sim_event {
     uint64_t at, seq;
@@ -48,6 +49,13 @@ struct sim_pipe {
     bool black;       /* whatever is written vanishes */
 };
 
+/* What the master has said and not sent: it waits until the log has what it tells of. */
+struct sim_held {
+    struct log_need need;
+    uint32_t len;
+    uint64_t soft, hard; /* see sim_disk */
+};
+
 struct sim_link {
     struct native_conn conn; /* first: the master's end */
     struct sim *sim;
@@ -58,6 +66,11 @@ struct sim_link {
     struct tq_buf server_in, client_in;
     uint32_t delay_ms, jitter_ms;
     uint64_t frozen_until; /* nothing arrives before; then all does */
+    struct tq_buf held_bytes;
+    struct sim_held *held;
+    uint32_t held_count, held_cap;
+    uint32_t fresh;     /* of held_bytes: said in this turn */
+    bool ends_after_it; /* the master has closed it */
 };
 
 /* ---- clients ---- */
@@ -120,6 +133,29 @@ struct sim_plan {
     uint32_t loss; /* per mille of ticks at which an actor's connection is cut */
 };
 
+/* ---- the disk under the master, and its crashes ---- */
+
+struct fake_fs;
+
+/* What a reply may tell of: `soft` is the record of the last change of any kind before it, `hard` the last
+ * one that a power cut must not lose either. The model says which changes are of what kind. */
+struct sim_disk {
+    struct fake_fs *fs;
+    struct store *store;
+    bool up;
+    struct log_job *job;
+    bool job_was_run;
+    uint32_t life; /* events of jobs of earlier ones are void */
+    size_t point;  /* of fs, when the last job, or the recovery, began */
+    uint64_t soft, hard;
+    uint64_t told_soft, told_hard; /* of all that was sent */
+    uint64_t hold_until;           /* the log's thread stands still */
+    struct m_snapshot *snapshots;  /* oldest first */
+    uint64_t back_to;              /* the last record, when it is down */
+    uint64_t starts, crashes[3];
+    uint64_t undone; /* records */
+};
+
 struct sim {
     uint64_t seed, random, host_random;
     uint64_t now_ms, chaos_until, end_ms;
@@ -145,7 +181,8 @@ struct sim {
     uint32_t value_count;
     uint64_t steps;
     struct model *model;
-    struct tq_buf out; /* the frame that a client is just making */
+    struct sim_disk *disk; /* NULL: the master has none */
+    struct tq_buf out;     /* the frame that a client is just making */
 };
 
 extern bool sim_checks; /* with the broker's own check */
@@ -158,6 +195,11 @@ bool sim_chance(struct sim *s, uint32_t per_mille); /* true so often */
 
 /* world.c */
 void sim_world_init(struct sim *s);
+/* The master's memory: a new one, and away with it. */
+void sim_master_init(struct sim *s);
+void sim_master_deinit(struct sim *s);
+void sim_run_effects(struct sim *s);
+void sim_run_timers(struct sim *s);
 void sim_world_deinit(struct sim *s);
 void sim_at(struct sim *s, uint64_t at, enum sim_event_kind kind, int who, uint32_t gen);
 void sim_run(struct sim *s);
@@ -173,6 +215,23 @@ void sim_link_up(struct sim_link *l);
 void sim_link_down(struct sim_link *l);
 void sim_link_wrote(struct sim_link *l); /* the master has output for it, or closes it */
 void sim_link_free(struct sim_link *l);
+/* With a disk: what was said in this turn needs so much; and what needs no more than there is, is sent. */
+void sim_link_seal(struct sim_link *l, struct log_need need);
+void sim_link_release(struct sim_link *l);
+void sim_link_crash(struct sim_link *l, uint64_t eof_in); /* the master's end has gone with its process */
+
+/* disk.c: with a disk under it, the master can be killed and started again. */
+static inline bool sim_is_up(const struct sim *s)
+{
+    return s->disk == NULL || s->disk->up;
+}
+void sim_disk_init(struct sim *s);
+void sim_disk_deinit(struct sim *s);
+void sim_disk_plan(struct sim *s);
+void sim_disk_turn(struct sim *s); /* the end of a turn of the master's loop */
+void sim_disk_event(struct sim *s, const struct sim_event *e);
+void sim_disk_sent(struct sim *s, uint64_t soft, uint64_t hard);
+void sim_disk_check_end(struct sim *s);
 
 /* native_client.c */
 void sim_native_tick(struct sim_actor *a);
@@ -191,6 +250,9 @@ void sim_python_open(struct sim_actor *a);
 void sim_python_tick(struct sim_actor *a);
 void sim_python_close(struct sim_actor *a);
 void sim_python_shut(struct sim *s);
+void sim_python_seal(struct sim_actor *a, struct log_need need);
+void sim_python_release(struct sim_actor *a);
+void sim_python_crash(struct sim_actor *a);
 
 /* actors.c */
 void sim_actors_init(struct sim *s);

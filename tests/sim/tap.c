@@ -368,11 +368,13 @@ static void on_leases(struct model *m, struct m_call *c, struct fields *f)
             t->session = M_NONE;
             t->limit = M_NEVER;
             m_to_front(m, t);
+            m_changed(m, t->q, false);
             continue;
         }
         if (ms == 0)
             ms = m->q[t->q].lease_ms;
         t->limit = ms > 0 ? m->now + ms : M_NEVER;
+        m_changed(m, t->q, false);
     }
 }
 
@@ -380,7 +382,7 @@ static void on_leases(struct model *m, struct m_call *c, struct fields *f)
 
 static void on_wait(struct model *m, struct m_call *c, struct fields *f)
 {
-    struct m_item *t = f->has_id ? m_by_id(m, f->id) : m_by_key(m, f->q, f->key);
+    struct m_item *t = f->has_id ? m_known(m, f->id) : m_by_key(m, f->q, f->key);
 
     c->until = until(m, f->wait_ms);
     if (t == NULL || t->state == M_GONE) {
@@ -427,7 +429,7 @@ static void on_ids(struct model *m, struct m_call *c, struct fields *f)
 
     for (uint32_t i = 0; i < count; i++) {
         uint64_t id = number(&in);
-        struct m_item *t = m_by_id(m, id);
+        struct m_item *t = m_known(m, id);
 
         if (t == NULL || t->state == M_GONE) {
             refuse(c, id);
@@ -445,6 +447,7 @@ static void on_ids(struct model *m, struct m_call *c, struct fields *f)
 static void on_declare(struct model *m, const struct fields *f)
 {
     struct m_queue *q = &m->q[f->q];
+    const struct m_queue before = *q;
 
     if (f->concurrency >= 0)
         q->concurrency = (uint32_t)f->concurrency;
@@ -454,6 +457,8 @@ static void on_declare(struct model *m, const struct fields *f)
         q->max_attempts = (uint32_t)f->max_attempts;
     if (f->lease_ms >= 0)
         q->lease_ms = (uint32_t)f->lease_ms;
+    if (memcmp(&before, q, sizeof(before)) != 0)
+        m_changed(m, M_NONE, true);
 }
 
 /* ---- hello, bye ---- */
@@ -464,6 +469,8 @@ static void new_session(struct model *m, struct m_call *c, const struct fields *
     struct m_session *s = &m->sessions[session];
 
     s->has_worker = f->worker.len > 0;
+    if (s->has_worker)
+        m_changed(m, M_NONE, true);
     TQ_ASSERT(f->worker.len < sizeof(s->worker));
     if (s->has_worker)
         memcpy(s->worker, f->worker.data, f->worker.len);
@@ -495,6 +502,7 @@ static void take_session(struct model *m, struct m_call *c, const struct fields 
     c->resumed = true;
     memcpy(s->token_before, f->token.data, sizeof(s->token_before));
     s->unconfirmed = true;
+    m_changed(m, M_NONE, true);
     m_resume(m, session, names, count);
 }
 
@@ -580,6 +588,8 @@ static void handle(struct model *m, struct m_call *c, struct fields *f)
         break;
     case M_PAUSE:
     case M_RESUME:
+        if (m->q[f->q].paused != (c->method == M_PAUSE))
+            m_changed(m, M_NONE, true);
         m->q[f->q].paused = c->method == M_PAUSE;
         break;
     case M_PURGE:

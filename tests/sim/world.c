@@ -23,12 +23,12 @@ static uint64_t host_now_ms(void *ctx)
     return ((struct sim *)ctx)->now_ms;
 }
 
-static void run_effects(struct sim *s)
+void sim_run_effects(struct sim *s)
 {
     if (s->running_effects)
         return;
     s->running_effects = true;
-    for (size_t i = 0; i < s->effects.count; i++) {
+    for (size_t i = 0; sim_is_up(s) && i < s->effects.count; i++) {
         struct broker_effect fx = s->effects.list[i]; /* the list may move */
         struct endpoint *ep = (struct endpoint *)(void *)fx.session;
 
@@ -43,7 +43,7 @@ static int host_step(void *ctx, const struct broker_event *ev)
     struct sim *s = ctx;
     int rv = broker_step(s->broker, s->now_ms, ev, &s->effects);
 
-    run_effects(s);
+    sim_run_effects(s);
     return rv;
 }
 
@@ -81,7 +81,7 @@ static int host_reconfigure(void *ctx, struct broker_queue *queue, const struct 
     struct sim *s = ctx;
     int rv = broker_reconfigure(s->broker, s->now_ms, queue, conf, &s->effects);
 
-    run_effects(s);
+    sim_run_effects(s);
     return rv;
 }
 
@@ -103,6 +103,13 @@ static void host_log(void *ctx, enum native_log_level level, const char *id, con
     sim_note(ctx, "log %s %s", id, text);
 }
 
+static bool host_key_named(void *ctx, struct tq_span name, uint32_t *ret_key)
+{
+    (void)ctx;
+    *ret_key = 0;
+    return tq_span_is(name, "default");
+}
+
 /* Only Python's items without a number are compared so, and nobody puts any into the priority queue. */
 static int less(const struct broker_payload *a, const struct broker_payload *b, bool *ret_less,
                 char text[BROKER_TEXT_MAX])
@@ -112,7 +119,7 @@ static int less(const struct broker_payload *a, const struct broker_payload *b, 
     return 0;
 }
 
-void sim_world_init(struct sim *s)
+void sim_master_init(struct sim *s)
 {
     static const struct broker_limits limits = {.queues = 50};
 
@@ -139,9 +146,27 @@ void sim_world_init(struct sim *s)
                                    .reconfigure = host_reconfigure,
                                    .remove = host_remove,
                                    .describe = host_describe,
-                                   .log = host_log};
+                                   .log = host_log,
+                                   .key_named = host_key_named};
     s->native = native_new(&s->host);
     TQ_ASSERT(s->native != NULL);
+}
+
+void sim_master_deinit(struct sim *s)
+{
+    while (native_next_dirty(s->native) != NULL)
+        ;
+    native_free(s->native);
+    broker_free(s->broker);
+    broker_effects_clear(&s->effects);
+    tq_deadlines_deinit(&s->deadlines);
+}
+
+void sim_world_init(struct sim *s)
+{
+    sim_master_init(s);
+    if (s->disk != NULL)
+        sim_disk_init(s);
     tq_buf_init(&s->out, SIZE_MAX / 2);
 }
 
@@ -149,13 +174,11 @@ void sim_world_deinit(struct sim *s)
 {
     for (int i = 0; i < s->link_count; i++)
         sim_link_free(s->links[i]);
-    while (native_next_dirty(s->native) != NULL)
-        ;
+    if (s->disk != NULL)
+        sim_disk_deinit(s);
+    sim_master_deinit(s);
     sim_python_shut(s);
-    native_free(s->native);
-    broker_free(s->broker);
     broker_effects_deinit(&s->effects);
-    tq_deadlines_deinit(&s->deadlines);
     tq_buf_deinit(&s->out);
     tq_free(s->heap);
 }
@@ -225,7 +248,7 @@ void sim_after_step(struct sim *s)
         sim_fail(s, "the broker's check: %s", broken);
 }
 
-static void run_timers(struct sim *s)
+void sim_run_timers(struct sim *s)
 {
     struct tq_deadline *d;
 
@@ -246,6 +269,10 @@ static void on_calm(struct sim *s)
 {
     if (s->end_ms != 0)
         return;
+    if (!sim_is_up(s)) {
+        sim_at(s, s->now_ms + 500, EV_CALM, 0, 0);
+        return;
+    }
     if (!s->calm)
         sim_calm_down(s);
     if (!m_is_drained(s->model) || s->now_ms < s->chaos_until + LATE_MS) {
@@ -279,6 +306,12 @@ static void run_event(struct sim *s, const struct sim_event *e)
         on_calm(s);
         break;
     case EV_CUT:
+        break;
+    case EV_JOB:
+    case EV_CRASH:
+    case EV_START:
+    case EV_ROOM:
+        sim_disk_event(s, e);
         break;
     case EV_TICK: {
         struct sim_actor *a = &s->actors[e->who];
@@ -316,6 +349,8 @@ void sim_run(struct sim *s)
         uint64_t next = tq_deadlines_next_ms(&s->deadlines);
         bool is_late;
 
+        if (s->disk != NULL && s->disk->up && store_next_ms(s->disk->store) < next)
+            next = store_next_ms(s->disk->store);
         if (s->heap_count > 0 && s->heap[0].at < next)
             next = s->heap[0].at;
         if (next > s->now_ms + HORIZON_MS)
@@ -323,16 +358,22 @@ void sim_run(struct sim *s)
         s->now_ms = next > s->now_ms ? next : s->now_ms;
         /* What is due and what has come at the same moment may be seen in either order. */
         is_late = sim_chance(s, 300) && !m_expiry_at(s->model, s->now_ms);
-        if (!is_late)
-            run_timers(s);
+        if (!is_late && sim_is_up(s))
+            sim_run_timers(s);
         while (s->heap_count > 0 && s->heap[0].at <= s->now_ms) {
             struct sim_event e = pop_event(s);
 
             run_event(s, &e);
+            if (s->disk != NULL && sim_chance(s, 500))
+                sim_disk_turn(s);
         }
-        if (is_late || tq_deadlines_next_ms(&s->deadlines) <= s->now_ms)
-            run_timers(s);
+        if ((is_late && sim_is_up(s)) || tq_deadlines_next_ms(&s->deadlines) <= s->now_ms)
+            sim_run_timers(s);
+        if (s->disk != NULL)
+            sim_disk_turn(s);
     }
     m_check_end(s->model);
     check_floor(s);
+    if (s->disk != NULL)
+        sim_disk_check_end(s);
 }

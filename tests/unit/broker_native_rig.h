@@ -15,6 +15,7 @@
 #include "common/mem.h"
 #include "master/core/broker.h"
 #include "master/core/broker_check.h"
+#include "tests/unit/broker_journal_rig.h"
 
 #define NR_SESSIONS 8
 
@@ -24,7 +25,9 @@ struct nr {
     struct broker_effects fx; /* of the last step */
     uint64_t now_ms;
     uint64_t token;
+    uint64_t durable_id;                  /* the last that a session got */
     struct broker_session s[NR_SESSIONS]; /* the last one is a Python client's */
+    struct jr j;                          /* its journal, if the test is played with one */
 };
 
 #define NR_PYTHON (NR_SESSIONS - 1)
@@ -59,6 +62,7 @@ static inline int nr_try(struct nr *r, const struct broker_event *ev)
     broken = broker_check(r->b);
     if (broken != NULL)
         fail_msg("broken rule: %s", broken);
+    jr_turn(&r->j, r->b);
     return rv;
 }
 
@@ -71,7 +75,9 @@ static inline void nr_open(struct nr *r, int s)
 {
     static const char *const names[NR_SESSIONS] = {"w0", "w1", "w2", "w3", "w4", "w5", "w6", "python"};
 
-    r->s[s] = (struct broker_session){.native = s != NR_PYTHON, .worker = tq_span_str(names[s])};
+    r->s[s] = (struct broker_session){.native = s != NR_PYTHON,
+                                      .durable_id = s != NR_PYTHON ? ++r->durable_id : 0,
+                                      .worker = tq_span_str(names[s])};
     nr_step(r, &(struct broker_event){.kind = BROKER_SESSION_OPEN, .session = &r->s[s]});
 }
 
@@ -82,6 +88,7 @@ static inline void nr_init_limits(struct nr *r, const struct broker_limits *limi
     r->now_ms = 1000;
     r->b = broker_new(&r->deadlines, limits, nr_less);
     assert_non_null(r->b);
+    jr_init(&r->j, r->b);
     for (int i = 0; i < NR_SESSIONS; i++)
         nr_open(r, i);
 }
@@ -93,6 +100,7 @@ static inline void nr_init(struct nr *r)
 
 static inline void nr_deinit(struct nr *r)
 {
+    jr_deinit(&r->j);
     broker_free(r->b);
     assert_int_equal(r->deadlines.count, 0);
     broker_effects_deinit(&r->fx);

@@ -13,6 +13,7 @@
 #include "common/mem.h"
 #include "master/core/broker.h"
 #include "master/core/broker_check.h"
+#include "tests/unit/broker_journal_rig.h"
 
 #define RIG_SESSIONS 16
 #define RIG_NO_ORDER INT64_MIN /* a key that cannot be compared with others */
@@ -25,6 +26,7 @@ struct rig {
     uint64_t now_ms;
     struct broker_session s[RIG_SESSIONS];
     uint64_t token;
+    struct jr j; /* its journal, if the test is played with one */
 };
 
 struct rig_body {
@@ -98,6 +100,7 @@ static inline int rig_try(struct rig *r, const struct broker_event *ev)
     int rv = broker_step(r->b, r->now_ms, ev, &r->fx);
 
     rig_check(r);
+    jr_turn(&r->j, r->b);
     return rv;
 }
 
@@ -113,6 +116,7 @@ static inline void rig_init_limits(struct rig *r, const struct broker_limits *li
     r->now_ms = 1000;
     r->b = broker_new(&r->deadlines, limits, rig_less);
     assert_non_null(r->b);
+    jr_init(&r->j, r->b);
     for (size_t i = 0; i < RIG_SESSIONS; i++)
         rig_step(r, &(struct broker_event){.kind = BROKER_SESSION_OPEN, .session = &r->s[i]});
     rig_less_result = 0;
@@ -133,6 +137,7 @@ static inline void rig_none(struct rig *r)
 static inline void rig_deinit(struct rig *r)
 {
     rig_none(r);
+    jr_deinit(&r->j);
     broker_free(r->b);
     assert_int_equal(r->deadlines.count, 0);
     broker_effects_deinit(&r->fx);

@@ -87,22 +87,29 @@ struct token {
     char text[64 + 16];
 };
 
+static inline struct token token_of(const char *reply)
+{
+    const char *at = strstr(reply, "token:b'");
+    struct token token;
+
+    if (at == NULL) {
+        fail_msg("no token in %s", reply);
+        abort();
+    }
+    (void)snprintf(token.text, sizeof(token.text), "%.*s", (int)(strstr(at, ",resumed") - at - 6), at + 6);
+    return token;
+}
+
 static inline struct token hello_token(struct native_client *c, const char *params)
 {
     struct tq_span payload;
     struct token token;
-    const char *at;
     char *got;
 
     say(c, "[0,0,'hello',%s]", params);
     assert_true(native_rig_read(c, &payload));
     got = mptext_decode(payload);
-    at = strstr(got, "token:b'");
-    if (at == NULL) {
-        fail_msg("no token in %s", got);
-        abort();
-    }
-    (void)snprintf(token.text, sizeof(token.text), "%.*s", (int)(strstr(at, ",resumed") - at - 6), at + 6);
+    token = token_of(got);
     free(got);
     return token;
 }

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "master/core/broker.h"
 #include "worker/backoff.h"
 
 static void test_grows_to_the_ceiling(void **state)
@@ -37,6 +38,16 @@ static void test_every_random_stays_in_range(void **state)
     }
 }
 
+/* A worker whose master was restarted is back long before its leases are given to others. */
+static void test_well_below_the_grace(void **state)
+{
+    struct broker_queue_conf conf;
+
+    (void)state;
+    broker_queue_conf_init(&conf);
+    assert_true(BACKOFF_MOST_MS * 5 <= conf.grace_ms);
+}
+
 static void test_failures_do_not_wrap(void **state)
 {
     struct backoff b = {.failures = UINT32_MAX};
@@ -62,6 +73,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_grows_to_the_ceiling),
         cmocka_unit_test(test_every_random_stays_in_range),
+        cmocka_unit_test(test_well_below_the_grace),
         cmocka_unit_test(test_failures_do_not_wrap),
         cmocka_unit_test(test_reset),
     };

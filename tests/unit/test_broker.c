@@ -578,7 +578,6 @@ static void a_removed_queue_answers_its_waiters_and_outlives_its_leases(void **s
         rig_check(&r);
         rig_expect(&r, 4, p, BROKER_REPLY_SHUTDOWN);
         rig_expect(&r, 5, j, BROKER_REPLY_SHUTDOWN);
-        assert_true(r.fx.list[0].commit > 0);
         rig_none(&r);
         broker_remove(r.b, e, &r.fx);
         rig_check(&r);
@@ -613,34 +612,6 @@ static void removal_serves_parked_gets(void **state)
     rig_deinit(&r);
 }
 
-static void effects_name_the_step_that_must_be_committed(void **state)
-{
-    struct rig r;
-
-    (void)state;
-    rig_init(&r);
-    struct broker_queue *q = rig_queue(&r, "q", FIFO, AUTO, 1);
-    uint64_t g = rig_get(&r, 1, q, -1);
-    uint64_t before = rig_stats(&r).steps;
-
-    rig_do(&r, BROKER_QSIZE, 0, q);
-    assert_int_equal(r.fx.list[r.seen++].commit, 0);
-    rig_get(&r, 0, q, 0);
-    assert_int_equal(r.fx.list[r.seen++].commit, 0);
-    rig_none(&r);
-    assert_int_equal(rig_stats(&r).steps, before);
-    uint64_t p = rig_put(&r, 0, q, 1, 0);
-    assert_int_equal(rig_expect(&r, 0, p, BROKER_REPLY_NONE)->commit, before + 1);
-    rig_expect_item(&r, 1, g, 1, 1);
-    assert_int_equal(r.fx.list[1].commit, before + 1);
-    rig_none(&r);
-    assert_int_equal(rig_stats(&r).steps, before + 1);
-    rig_get(&r, 1, q, 0); /* Empty, but it acknowledges */
-    assert_int_equal(r.fx.list[r.seen++].commit, before + 2);
-    rig_none(&r);
-    rig_deinit(&r);
-}
-
 static void memory_comes_back_after_a_drain(void **state)
 {
     struct rig r;
@@ -649,10 +620,10 @@ static void memory_comes_back_after_a_drain(void **state)
     rig_init(&r);
     struct broker_queue *q = rig_queue(&r, "q", BROKER_PRIORITY, AUTO, 0);
 
-    for (int i = 0; i < 5000; i++)
+    for (int i = 0; i < 1000; i++)
         rig_put_len(&r, 0, q, i % 7, i, 0, 0), r.seen++;
-    assert_true(q->heap.cap >= 5000);
-    for (int i = 0; i < 5000; i++)
+    assert_true(q->heap.cap >= 1000);
+    for (int i = 0; i < 1000; i++)
         rig_get(&r, 1, q, 0), r.seen++;
     rig_get(&r, 1, q, 0), r.seen++;
     assert_true(q->heap.cap <= 16);
@@ -680,7 +651,6 @@ int main(void)
         cmocka_unit_test(names_are_checked_and_queues_limited),
         cmocka_unit_test(a_removed_queue_answers_its_waiters_and_outlives_its_leases),
         cmocka_unit_test(removal_serves_parked_gets),
-        cmocka_unit_test(effects_name_the_step_that_must_be_committed),
         cmocka_unit_test(memory_comes_back_after_a_drain),
     };
 

@@ -1,6 +1,8 @@
 /* Everything at once, at random: both kinds of sessions, all events, queues with all policies that come and
- * go, a memory limit, allocations that fail. The broker's invariants hold after each step, every native call
- * is answered once, and nothing is left in the end. */
+ * go, a memory limit, new work that is refused, allocations that fail; every third time with a journal. The
+ * broker's invariants hold after each step, every native call is answered once, and nothing is left in the
+ * end. */
+#include "tests/lib/effort.h"
 #include "tests/unit/broker_rig.h"
 
 #include <stdlib.h>
@@ -12,7 +14,7 @@
 RIG_DEFINE_LESS
 
 #ifndef SEEDS
-#define SEEDS 600
+#define SEEDS EFFORT(600, 40)
 #endif
 #define STEPS    500
 #define QUEUES   5
@@ -47,6 +49,7 @@ struct chaos {
     struct broker_lease_name leases[64];
     uint32_t at;
     bool fails; /* allocations do */
+    uint64_t durable_id;
 };
 
 static const char *const names[QUEUES] = {"a", "b", "c", "d", "e"};
@@ -58,6 +61,7 @@ static void declare(struct chaos *c, int i)
     broker_queue_conf_init(&conf);
     conf.kind = (enum broker_kind)rng(3);
     conf.ack = (enum broker_ack)rng(3);
+    conf.durability = one_in(2) ? BROKER_DURABILITY_FSYNC : (enum broker_durability)rng(3);
     conf.maxsize = rng(6);
     conf.factory_made = one_in(2);
     conf.paused = one_in(8);
@@ -153,6 +157,7 @@ static void forget_parked(struct chaos *c, int s, uint64_t token)
 static void open_session(struct chaos *c, int s)
 {
     c->r.s[s].native = s >= PYTHONS;
+    c->r.s[s].durable_id = s >= PYTHONS && one_in(2) ? ++c->durable_id : 0;
     c->r.s[s].worker = tq_span_str(one_in(2) ? "w1" : "worker-2");
     rig_step(&c->r, &(struct broker_event){.kind = BROKER_SESSION_OPEN, .session = &c->r.s[s]});
 }
@@ -349,6 +354,7 @@ static void play(uint64_t seed, bool fails)
     for (int i = 0; i < 8; i++)
         rng(2);
     c->fails = fails;
+    jr_on = seed % 3 == 0;
     rig_init_limits(
         &c->r, &(struct broker_limits){.queues = 9, .memory_bytes = MEMORY, .held_per_session = HELD_MAX});
     broker_on_queue_gone(c->r.b, on_gone, c);
@@ -365,6 +371,10 @@ static void play(uint64_t seed, bool fails)
         read_effects(c);
         if (one_in(40) || c->q[i % QUEUES] == NULL)
             declare(c, i % QUEUES);
+        if (one_in(40)) {
+            broker_refuse_new_work(c->r.b, one_in(2), &c->r.fx);
+            rig_check(&c->r);
+        }
         read_effects(c);
         pass_time(c, rng(10));
         tq_mem_fail_after(-1, 0);

@@ -94,8 +94,7 @@ static void auto_is_not_acknowledged_by_anything_else(void **state)
     t = rig_put(&p.r, 1, p.result, 10, -1);
     uint64_t g = rig_get(&p.r, 5, p.result, 0);
     rig_expect_item(&p.r, 5, g, 1, 1);
-    uint64_t commit = p.r.fx.list[p.r.seen - 1].commit;
-    assert_int_equal(rig_expect(&p.r, 1, t, BROKER_REPLY_NONE)->commit, commit);
+    rig_expect(&p.r, 1, t, BROKER_REPLY_NONE);
     rig_none(&p.r);
     assert_held(&p, 1, 1); /* session 5's */
     rig_get_item(&p.r, 1, p.task, 2, 1);

@@ -115,6 +115,80 @@ static void policies(void **state)
     config_deinit(&c);
 }
 
+static enum broker_durability durability_of(const struct config *c, const char *name)
+{
+    return queue_of(c, name)->conf.durability;
+}
+
+static void where_queues_are_kept(void **state)
+{
+    struct config c;
+    char err[TQ_OPT_ERROR_MAX];
+
+    (void)state;
+    assert_int_equal(parse(&c, err, ARGS("--queue", "q", "--queue", "m,durability=memory")), TQ_OK);
+    assert_null(c.data_dir);
+    assert_int_equal(c.durability, BROKER_DURABILITY_MEMORY);
+    assert_int_equal(durability_of(&c, "task_queue"), BROKER_DURABILITY_MEMORY);
+    assert_int_equal(durability_of(&c, "q"), BROKER_DURABILITY_MEMORY);
+    assert_int_equal(durability_of(&c, "m"), BROKER_DURABILITY_MEMORY);
+    assert_true(queue_of(&c, "q")->said);
+    assert_false(queue_of(&c, "task_queue")->said);
+    assert_int_equal(c.limits.stop_timeout_ms, 10000);
+    assert_int_equal(c.limits.log_segment_bytes, 16 << 20);
+    config_deinit(&c);
+
+    assert_int_equal(parse(&c, err, ARGS("--memory", "--durability", "memory")), TQ_OK);
+    config_deinit(&c);
+
+    assert_int_equal(parse(&c, err,
+                           ARGS("--data-dir", "/d", "--queue", "m,durability=memory,result=r", "--queue",
+                                "i,durability=interval")),
+                     TQ_OK);
+    assert_string_equal(c.data_dir, "/d");
+    assert_int_equal(c.durability, BROKER_DURABILITY_FSYNC);
+    assert_int_equal(durability_of(&c, "task_queue"), BROKER_DURABILITY_FSYNC);
+    assert_int_equal(durability_of(&c, "m"), BROKER_DURABILITY_MEMORY);
+    assert_int_equal(durability_of(&c, "i"), BROKER_DURABILITY_INTERVAL);
+    assert_int_equal(durability_of(&c, "r"), BROKER_DURABILITY_FSYNC);
+    config_deinit(&c);
+
+    assert_int_equal(parse(&c, err,
+                           ARGS("--queue", "f,durability=fsync", "--durability", "interval", "--data-dir",
+                                "/d", "--stop-timeout", "0.5", "--log-interval", "2", "--log-group-bytes",
+                                "1M", "--log-factor", "200")),
+                     TQ_OK);
+    assert_int_equal(durability_of(&c, "task_queue"), BROKER_DURABILITY_INTERVAL);
+    assert_int_equal(durability_of(&c, "f"), BROKER_DURABILITY_FSYNC);
+    assert_int_equal(c.limits.stop_timeout_ms, 500);
+    assert_int_equal(c.limits.log_interval_ms, 2000);
+    assert_int_equal(c.limits.log_group_bytes, 1 << 20);
+    assert_int_equal(c.limits.log_factor_percent, 200);
+    config_deinit(&c);
+
+    /* No peers: no key is looked for. */
+    assert_int_equal(parse(&c, err, ARGS("--log-check", "/d", "--authkey-file", "/nonexistent/key")), TQ_OK);
+    assert_string_equal(c.log_check, "/d");
+    assert_null(c.log_repair);
+    config_deinit(&c);
+}
+
+static void words(void **state)
+{
+    static const char *const all[] = {"fsync", "interval", "memory"};
+    enum broker_durability durability;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(config_parse_durability(all[i], &durability), TQ_OK);
+        assert_int_equal(durability, i);
+        assert_string_equal(config_durability_name(durability), all[i]);
+    }
+    assert_int_equal(config_parse_durability("", &durability), TQ_EINVAL);
+    assert_string_equal(config_kind_name(BROKER_PRIORITY), "priority");
+    assert_string_equal(config_ack_name(BROKER_ACK_EXPLICIT), "explicit");
+}
+
 /* No memory at any moment: said, and nothing is left behind. */
 static void out_of_memory(void **state)
 {
@@ -126,7 +200,8 @@ static void out_of_memory(void **state)
         int rv;
 
         tq_mem_fail_after((long)n, 1);
-        rv = parse(&c, err, ARGS("--queue", "a,result=b,dead=c,typeid=d", "--authkey", "abc"));
+        rv = parse(&c, err,
+                   ARGS("--queue", "a,result=b,dead=c,typeid=d", "--authkey", "abc", "--data-dir", "/d"));
         tq_mem_fail_after(-1, 0);
         config_deinit(&c);
         if (rv == TQ_OK) {
@@ -238,6 +313,17 @@ static void what_is_wrong_is_said(void **state)
         {{"--queue", "a,typeid=get_task_queue"}, "taken by queue a"},
         {{"--queue", "get_task_queue"}, "taken by queue get_task_queue"},
         {{"--authkey-file", "/nonexistent/key"}, "/nonexistent/key"},
+        {{"--data-dir", "/d", "--memory"}, "contradict each other"},
+        {{"--data-dir", ""}, "not empty"},
+        {{"--durability", "always"}, "fsync, interval or memory"},
+        {{"--durability", "fsync"}, "--data-dir DIR"},
+        {{"--durability", "interval"}, "--data-dir DIR"},
+        {{"--queue", "q,durability=always"}, "fsync, interval or memory"},
+        {{"--queue", "q,durability=fsync"}, "--queue q: durability fsync"},
+        {{"--memory", "--queue", "q,durability=interval"}, "--data-dir DIR"},
+        {{"--log-segment-bytes", "1k"}, "log-segment-bytes"},
+        {{"--log-factor", "100"}, "log-factor"},
+        {{"--log-check", "a", "--log-repair", "b"}, "one at a time"},
     };
 
     (void)state;
@@ -260,6 +346,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults),
         cmocka_unit_test(policies),
+        cmocka_unit_test(where_queues_are_kept),
+        cmocka_unit_test(words),
         cmocka_unit_test(out_of_memory),
         cmocka_unit_test(a_full_command_line),
         cmocka_unit_test(an_authkey_from_a_file),

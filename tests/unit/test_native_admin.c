@@ -11,13 +11,15 @@ static void declare_and_policies(void **state)
     (void)state;
     setup(&r);
     c = client(&r, "");
-    say(c, "[0,1,'declare',{q:'work',kind:'lifo',ack:'get',maxsize:9,full:'reject',max_attempts:0,"
+    say(c, "[0,1,'declare',{q:'work',kind:'lifo',ack:'get',durability:'memory',maxsize:9,full:'reject',max_"
+           "attempts:0,"
            "max_deliveries:4,retry_ms:5,retry_max_ms:6,lease_ms:7,grace_ms:8,ttl_ms:9,retention_ms:10,"
            "result:'result_queue',dead:'grave',rate_per_s:11,rate_burst:12,concurrency:13,paused:true,"
            "expires_ms:1400}]");
     hear(c, "[1,1,nil,{created:true}]");
     say(c, "[0,2,'stats',{q:'work'}]");
-    hear(c, "[1,2,nil,{q:'work',*policies:{kind:'lifo',ack:'get',maxsize:9,full:'reject',max_attempts:0,"
+    hear(c, "[1,2,nil,{q:'work',*policies:{kind:'lifo',ack:'get',durability:'memory',maxsize:9,full:'reject',"
+            "max_attempts:0,"
             "max_deliveries:4,retry_ms:5,retry_max_ms:6,lease_ms:7,grace_ms:8,ttl_ms:9,retention_ms:10,"
             "result:'result_queue',dead:'grave',rate_per_s:11,rate_burst:12,concurrency:13,paused:true,"
             "expires_ms:1400}}]");
@@ -42,13 +44,48 @@ static void declare_and_policies(void **state)
     say(c, "[0,10,'declare',{q:'plain'}]");
     hear(c, "[1,10,nil,{created:true}]");
     say(c, "[0,11,'stats',{q:'plain'}]");
-    hear(c, "[1,11,nil,{*policies:{kind:'fifo',ack:'auto',maxsize:0,full:'block',max_attempts:1,"
+    hear(c, "[1,11,nil,{*policies:{kind:'fifo',ack:'auto',durability:'memory',maxsize:0,full:'block',max_"
+            "attempts:1,"
             "max_deliveries:0,retry_ms:1000,retry_max_ms:600000,lease_ms:0,grace_ms:30000,ttl_ms:0,"
             "retention_ms:-1,result:nil,dead:nil,rate_per_s:0,rate_burst:0,concurrency:0,paused:false,"
             "expires_ms:0}}]");
     native_rig_advance(&r, 1400); /* nobody used it */
     say(c, "[0,12,'get',{q:'work'}]");
     hear_error(c, 12, "queue_unknown", "work");
+    teardown(&r);
+}
+
+/* What can be promised depends on whether there is a log. */
+static void durability(void **state)
+{
+    struct native_rig r;
+    struct native_client *c;
+
+    (void)state;
+    setup(&r);
+    c = client(&r, "");
+    say(c, "[0,1,'declare',{q:'a',durability:'fsync'}]");
+    hear_error(c, 1, "refused", "--data-dir");
+    say(c, "[0,2,'declare',{q:'a',durability:'interval'}]");
+    hear_error(c, 2, "refused", "keeps all in memory");
+    say(c, "[0,3,'declare',{q:'a',durability:'always'}]");
+    hear_error(c, 3, "bad_request", "none of fsync, interval, memory");
+    say(c, "[0,4,'declare',{q:'a',durability:'memory'}]");
+    hear(c, "[1,4,nil,{created:true}]");
+    r.host.durable = true;
+    r.host.durability = BROKER_DURABILITY_INTERVAL;
+    say(c, "[0,5,'declare',{q:'b'}]");
+    hear(c, "[1,5,nil,{created:true}]");
+    say(c, "[0,6,'stats',{q:'b'}]");
+    hear(c, "[1,6,nil,{*durability:'interval',*}]");
+    say(c, "[0,7,'declare',{q:'b',durability:'fsync'}]");
+    hear_error(c, 7, "queue_exists", "durability");
+    say(c, "[0,8,'declare',{q:'b',durability:'fsync',update:true}]");
+    hear(c, "[1,8,nil,{created:false}]");
+    say(c, "[0,9,'declare',{q:'b',max_attempts:3,update:true}]");
+    hear(c, "[1,9,nil,{created:false}]");
+    say(c, "[0,10,'stats',{q:'b'}]");
+    hear(c, "[1,10,nil,{*durability:'fsync',*max_attempts:3,*}]");
     teardown(&r);
 }
 
@@ -393,6 +430,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(declare_and_policies),
+        cmocka_unit_test(durability),
         cmocka_unit_test(pause_purge_delete),
         cmocka_unit_test(lists_in_pages),
         cmocka_unit_test(long_pages_and_looks_are_cut),

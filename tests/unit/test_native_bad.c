@@ -415,6 +415,44 @@ static void rests_of_puts_that_wait_are_bounded(void **state)
     teardown(&r);
 }
 
+/* New work waits, or is refused by name; what is in hand is finished. */
+static void a_disk_without_room(void **state)
+{
+    struct native_rig r;
+    struct native_client *p, *w;
+
+    (void)state;
+    setup(&r);
+    p = client(&r, "");
+    w = client(&r, "w");
+    say(p, "[0,1,'put',{q:'task_queue',tasks:[[1,{key:'k'}],[2]]}]");
+    hear(p, "[1,1,nil,{ids:[1,2]}]");
+    say(w, "[0,1,'get',{q:'task_queue'}]");
+    hear(w, "[1,1,nil,{tasks:[[1,*]]}]");
+    native_rig_refuse_new_work(&r, true);
+    say(p, "[0,2,'put',{q:'task_queue',tasks:[[3],[4]]}]");
+    hear_error(p, 2, "no_space", "disk");
+    say(p, "[0,3,'put',{q:'task_queue',tasks:[[1,{key:'k'}],[4]]}]"); /* the first is no new work */
+    hear(p, "[1,3,nil,{ids:[1],known:[[0,'leased',nil]],refused:[1,'no_space','*']}]");
+    say(p, "[0,4,'put',{q:'task_queue',tasks:[[5]],wait_ms:100}]");
+    say(p, "[0,5,'put',{q:'task_queue',tasks:[[6],[7]],wait_ms:-1}]");
+    hear_nothing(p);
+    native_rig_advance(&r, 100);
+    hear_error(p, 4, "no_space", "later");
+    say(w, "[0,2,'done',{done:[[1,1,'r']],get:{q:'task_queue'}}]");
+    hear(w, "[1,2,nil,{ok:1,tasks:[[2,*]]}]");
+    say(w, "[0,3,'fail',{fail:[[2,1,{error:'no'}]]}]");
+    hear(w, "[1,3,nil,{ok:1}]");
+    say(p, "[0,6,'get',{q:'result_queue',max:9,take:true}]");
+    hear(p, "[1,6,nil,{tasks:[[1,*],[2,*]]}]");
+    hear_nothing(p);
+    native_rig_refuse_new_work(&r, false);
+    hear(p, "[1,5,nil,{ids:[*]}]");
+    say(p, "[0,8,'put',{q:'task_queue',tasks:[[8]]}]");
+    hear(p, "[1,8,nil,{ids:[*]}]");
+    teardown(&r);
+}
+
 static void rights(void **state)
 {
     static const struct {
@@ -518,10 +556,15 @@ static void the_last_of_two_keys_counts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_field_with_every_type),         cmocka_unit_test(elements_of_batches),
-        cmocka_unit_test(what_is_no_message_closes),           cmocka_unit_test(cut_at_every_byte),
-        cmocka_unit_test(names_are_checked_and_quoted),        cmocka_unit_test(limits),
-        cmocka_unit_test(rests_of_puts_that_wait_are_bounded), cmocka_unit_test(rights),
+        cmocka_unit_test(every_field_with_every_type),
+        cmocka_unit_test(elements_of_batches),
+        cmocka_unit_test(what_is_no_message_closes),
+        cmocka_unit_test(cut_at_every_byte),
+        cmocka_unit_test(names_are_checked_and_quoted),
+        cmocka_unit_test(limits),
+        cmocka_unit_test(rests_of_puts_that_wait_are_bounded),
+        cmocka_unit_test(rights),
+        cmocka_unit_test(a_disk_without_room),
         cmocka_unit_test(the_last_of_two_keys_counts),
     };
 
