@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,16 +18,33 @@
 #include "master/durable.h"
 #include "master/log/copy.h"
 
+#define WATCH_MS   200u
+#define SOURCE_MAX 4096u /* PATH_MAX: a longer one could not be opened */
+
+/* A folder may hang (a network's, a device's), and with it the thread, whatever it is told. So nothing here
+ * waits for the thread but the loop: a copy that does not get on for `backup_timeout_ms` is given up (whoever
+ * waits is told, and the log is not pinned any more), and a stop goes on without it after `stop_timeout_ms`.
+ */
 struct backup {
     struct server *server;
     uv_async_t done;
+    uv_timer_t watch;
+    unsigned handles; /* of these, that are open */
     uv_thread_t thread;
     uint64_t token, began_ms;
+    bool given_up;        /* its end has been told, the log is not pinned */
+    uint64_t stop_by_ms;  /* the server stops: then it goes on alone; UINT64_MAX: it does not */
+    uint64_t progress_ms; /* when it last got on */
+    unsigned seen;        /* `progress` then */
+
     struct log_copy copy;
     struct fs_posix from, to;
     atomic_bool canceled;
+    atomic_uint progress;
+    pthread_mutex_t lock;        /* of the next */
+    bool abandoned;              /* nobody is there any more to be told */
     struct native_backup result; /* the thread's, until it is done */
-    const char *source;
+    char source[SOURCE_MAX];     /* a copy: the configuration may go first */
     char dir[NATIVE_PATH_MAX + 1];
     uint8_t buffer[LOG_COPY_BUFFER_BYTES];
 };
@@ -76,6 +94,7 @@ static int is_empty(int dir, bool *ret)
             (void)close(fd);
         return err;
     }
+    /* cppcheck-suppress readdirCalled ; nobody else reads this one */
     while (errno = 0, (e = readdir(d)) != NULL)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             *ret = false;
@@ -123,7 +142,10 @@ static bool fail_copy(struct backup *b, int rv, const char *err)
 
 static bool is_canceled(void *ctx)
 {
-    return atomic_load(&((struct backup *)ctx)->canceled);
+    struct backup *b = ctx;
+
+    atomic_fetch_add(&b->progress, 1);
+    return atomic_load(&b->canceled);
 }
 
 static bool copy(struct backup *b)
@@ -174,6 +196,7 @@ static void run(void *arg)
     struct backup *b = arg;
     bool made = false;
 
+    (void)pthread_setname_np(pthread_self(), "taskq-backup");
     if (make_dir(b, &made) && copy(b) && sync_above(b)) {
         b->result.index = b->copy.last_index;
         b->result.bytes = b->copy.bytes;
@@ -185,46 +208,107 @@ static void run(void *arg)
         (void)unlink(lock);
         (void)rmdir(b->dir);
     }
-    (void)uv_async_send(&b->done);
+    (void)pthread_mutex_lock(&b->lock);
+    if (!b->abandoned)
+        (void)uv_async_send(&b->done);
+    (void)pthread_mutex_unlock(&b->lock);
 }
 
 /* ---- the loop's side ---- */
 
 static void on_closed(uv_handle_t *handle)
 {
-    tq_free(handle->data);
+    struct backup *b = handle->data;
+
+    if (--b->handles > 0 || b->abandoned)
+        return;
+    (void)pthread_mutex_destroy(&b->lock);
+    tq_free(b);
 }
 
-/* The thread has come to its end, or does so soon. */
-static void end(struct backup *b)
+static void close_handles(struct backup *b)
+{
+    b->server->backup = NULL;
+    uv_close((uv_handle_t *)&b->done, on_closed);
+    uv_close((uv_handle_t *)&b->watch, on_closed);
+}
+
+/* Once: its end is known, whatever the thread still does. */
+static void tell(struct backup *b, const struct native_backup *result)
 {
     struct server *s = b->server;
     uint64_t ms = server_now_ms(s) - b->began_ms;
     char quoted[300];
 
-    (void)uv_thread_join(&b->thread);
+    b->given_up = true;
     store_unpin(durable_store(s));
-    s->backup = NULL;
     tq_log_quote(quoted, sizeof(quoted), b->dir, strlen(b->dir));
-    if (b->result.end == NATIVE_BACKUP_GOOD)
+    if (result->end == NATIVE_BACKUP_GOOD)
         tq_log(TQ_LOG_INFO, "BACKUP-DONE", "dir=\"%s\" index=%llu files=%llu bytes=%llu ms=%llu", quoted,
-               (unsigned long long)b->result.index, (unsigned long long)b->result.files,
-               (unsigned long long)b->result.bytes, (unsigned long long)ms);
+               (unsigned long long)result->index, (unsigned long long)result->files,
+               (unsigned long long)result->bytes, (unsigned long long)ms);
     else
         tq_log(TQ_LOG_WARN, "BACKUP-FAILED", "dir=\"%s\" ms=%llu err=\"%s\"", quoted, (unsigned long long)ms,
-               b->result.text);
-    s->counters.backups += b->result.end == NATIVE_BACKUP_GOOD;
-    s->counters.backups_failed += b->result.end != NATIVE_BACKUP_GOOD;
-    native_backup_done(s->native, b->token, &b->result);
-    uv_close((uv_handle_t *)&b->done, on_closed);
+               result->text);
+    s->counters.backups += result->end == NATIVE_BACKUP_GOOD;
+    s->counters.backups_failed += result->end != NATIVE_BACKUP_GOOD;
+    native_backup_done(s->native, b->token, result);
+}
+
+static void give_up(struct backup *b, const char *text)
+{
+    struct native_backup result = {.end = NATIVE_BACKUP_FAILED};
+
+    atomic_store(&b->canceled, true);
+    if (b->given_up)
+        return;
+    snprintf(result.text, sizeof(result.text), "%s", text);
+    tell(b, &result);
 }
 
 static void on_done(uv_async_t *done)
 {
     struct backup *b = done->data;
 
-    if (!uv_is_closing((uv_handle_t *)done))
-        end(b);
+    if (uv_is_closing((uv_handle_t *)done))
+        return;
+    (void)uv_thread_join(&b->thread);
+    if (!b->given_up)
+        tell(b, &b->result);
+    close_handles(b);
+}
+
+/* The process ends without it: what the thread holds is not freed. */
+static void abandon(struct backup *b)
+{
+    static struct backup *lost;
+
+    (void)pthread_mutex_lock(&b->lock);
+    b->abandoned = true;
+    (void)pthread_mutex_unlock(&b->lock);
+    lost = b; /* so that it is seen to be no leak */
+    (void)lost;
+    tq_log(TQ_LOG_WARN, "BACKUP-ABANDONED", "dir=\"%.200s\": the folder hangs; what is there is no backup",
+           b->dir);
+    close_handles(b);
+}
+
+static void on_watch(uv_timer_t *watch)
+{
+    struct backup *b = watch->data;
+    uint64_t now_ms = server_now_ms(b->server);
+    unsigned progress = atomic_load(&b->progress);
+
+    if (progress != b->seen) {
+        b->seen = progress;
+        b->progress_ms = now_ms;
+    }
+    if (now_ms >= b->stop_by_ms)
+        abandon(b);
+    else if (!b->given_up && now_ms - b->progress_ms >= b->server->config->limits.backup_timeout_ms)
+        give_up(
+            b,
+            "the folder, or the data directory, has taken or given nothing for too long (--backup-timeout)");
 }
 
 static void refuse(struct native_backup *ret, enum native_backup_end why, const char *text)
@@ -239,21 +323,25 @@ static void start(struct backup *b, struct native_backup *ret)
     struct log_pin pin;
 
     if (uv_async_init(s->loop, &b->done, on_done) != 0) {
+        (void)pthread_mutex_destroy(&b->lock);
         tq_free(b);
         refuse(ret, NATIVE_BACKUP_FAILED, "no descriptor for it: raise the limit of open files (ulimit -n)");
         return;
     }
-    b->done.data = b;
+    (void)uv_timer_init(s->loop, &b->watch);
+    b->done.data = b->watch.data = b;
+    b->handles = 2;
+    s->backup = b;
     store_pin(durable_store(s), &pin);
     b->copy.first_segment = pin.first_segment;
     b->copy.last_index = pin.last_index;
     if (uv_thread_create(&b->thread, run, b) != 0) {
         store_unpin(durable_store(s));
-        uv_close((uv_handle_t *)&b->done, on_closed);
+        close_handles(b);
         refuse(ret, NATIVE_BACKUP_FAILED, "no thread for it: too many processes, or no memory");
         return;
     }
-    s->backup = b;
+    (void)uv_timer_start(&b->watch, on_watch, WATCH_MS, WATCH_MS);
 }
 
 void backup_begin(struct server *s, uint64_t token, const char *dir, struct native_backup *ret)
@@ -283,18 +371,23 @@ void backup_begin(struct server *s, uint64_t token, const char *dir, struct nati
     memcpy(b->dir, dir, n);
     b->server = s;
     b->token = token;
-    b->began_ms = server_now_ms(s);
-    b->source = s->config->data_dir;
+    b->began_ms = b->progress_ms = server_now_ms(s);
+    b->stop_by_ms = UINT64_MAX;
+    snprintf(b->source, sizeof(b->source), "%s", s->config->data_dir);
     atomic_init(&b->canceled, false);
+    atomic_init(&b->progress, 0);
+    (void)pthread_mutex_init(&b->lock, NULL);
     start(b, ret);
 }
 
 void backup_close(struct server *s)
 {
-    if (s->backup == NULL)
+    struct backup *b = s->backup;
+
+    if (b == NULL || b->stop_by_ms != UINT64_MAX)
         return;
-    atomic_store(&s->backup->canceled, true);
-    end(s->backup);
+    b->stop_by_ms = server_now_ms(s) + s->config->limits.stop_timeout_ms;
+    give_up(b, "this task-master stops");
 }
 
 unsigned backup_stats(const struct server *s, struct native_stat *out, unsigned max)

@@ -14,6 +14,7 @@
 #include "master/server_impl.h"
 
 #define MOVE_BUDGET 10000u /* pieces of work in a turn, about a millisecond's */
+#define TURN_SHARE  4u     /* of a segment may come in one turn */
 #define SECOND_NS   1000000000u
 
 struct durable {
@@ -26,6 +27,8 @@ struct durable {
     uint64_t began_ns, told_ns; /* the same */
     uint64_t recovery_ms;
     uv_timer_t stop_timer; /* open as long as `thread` is */
+    uint64_t turn_bytes;   /* of input, since the last record */
+    uint64_t busy_ms;      /* when server.busy was looked at last */
     bool started;          /* changes are recorded */
     bool stopping;
 };
@@ -89,12 +92,23 @@ static void on_done(void *ctx)
         go_on_stopping(d);
 }
 
+/* Peers are not listened to while it is, and the broker knows for how long. */
+static void set_busy(struct durable *d)
+{
+    struct server *s = d->server;
+    uint64_t now_ms = server_now_ms(s);
+    bool was = s->busy;
+
+    s->busy = store_is_busy(d->store) || d->turn_bytes > s->config->limits.log_segment_bytes / TURN_SHARE;
+    if (was || s->busy)
+        broker_was_deaf(s->broker, was ? now_ms - d->busy_ms : 0, s->busy);
+    d->busy_ms = now_ms;
+}
+
 /* The end of the turn does the rest. */
 static void on_progress(void *ctx)
 {
-    struct durable *d = ctx;
-
-    d->server->busy = store_is_busy(d->store);
+    set_busy(ctx);
 }
 
 static void refuse_new_work(void *ctx, bool refuse)
@@ -112,6 +126,14 @@ static void refuse_new_work(void *ctx, bool refuse)
         tq_log(TQ_LOG_INFO, "SPACE-AGAIN", "data_dir=\"%s\": new work is taken again", s->config->data_dir);
     broker_refuse_new_work(s->broker, refuse, &s->effects);
     server_run_effects(s);
+}
+
+static void set_room(void *ctx, uint64_t new_work_bytes, uint64_t completion_bytes)
+{
+    const struct durable *d = ctx;
+
+    broker_set_room(d->server->broker, new_work_bytes, completion_bytes, &d->server->effects);
+    server_run_effects(d->server);
 }
 
 /* ---- opening ---- */
@@ -139,6 +161,10 @@ static void report_recovery(struct durable *d)
             TQ_LOG_WARN, "LOG-CUT",
             "file=%s offset=%llu bytes=%llu why=\"%s\": the torn end of the log, none of it was acknowledged",
             r->cut_file, (unsigned long long)r->cut_offset, (unsigned long long)r->cut_bytes, r->cut_why);
+    if (r->orphans > 0)
+        tq_log(TQ_LOG_WARN, "ORPHANS-DROPPED",
+               "tasks=%llu: their queues were told of in a part of the log that a repair has cut off",
+               (unsigned long long)r->orphans);
     tq_log(TQ_LOG_INFO, "RECOVERED",
            "queues=%llu tasks=%llu leased=%llu sessions=%llu ms=%llu records=%llu bytes=%llu stopped=%s",
            (unsigned long long)r->queues, (unsigned long long)r->tasks, (unsigned long long)r->leased,
@@ -162,6 +188,7 @@ static int open_parts(struct durable *d, char err[LOG_ERROR_MAX])
                               .submit = submit,
                               .on_progress = on_progress,
                               .refuse_new_work = refuse_new_work,
+                              .set_room = set_room,
                               .recovering = recovering};
     int rv = tq_random_bytes(conf.log.uuid, sizeof(conf.log.uuid));
 
@@ -242,6 +269,17 @@ int durable_open(struct server *s, char err[TQ_OPT_ERROR_MAX])
 
 /* ---- turns ---- */
 
+void durable_took(struct server *s, size_t n_bytes)
+{
+    s->durable->turn_bytes += n_bytes;
+    set_busy(s->durable);
+}
+
+void durable_is_busy(struct server *s)
+{
+    set_busy(s->durable);
+}
+
 bool durable_has_news(const struct server *s)
 {
     return broker_journal_has_news(s->broker) || native_journal_has_news(s->native);
@@ -261,7 +299,7 @@ bool durable_may_reply(const struct server *s)
 
 uint64_t durable_next_ms(const struct server *s)
 {
-    return durable_has_news(s) ? 0 : store_next_ms(s->durable->store);
+    return store_next_ms(s->durable->store);
 }
 
 void durable_turn(struct server *s)
@@ -271,7 +309,8 @@ void durable_turn(struct server *s)
 
     if (store_turn(d->store, server_now_ms(s)) != TQ_OK)
         give_up_failed(d);
-    s->busy = store_is_busy(d->store);
+    d->turn_bytes = 0;
+    set_busy(d);
     need = store_need(d->store);
     /* Behind what goes out now there may be more that was recorded before this turn: it must not have to wait
      * for this turn's record, too. And what goes out may make more, which is in no record yet. */
@@ -377,6 +416,7 @@ unsigned durable_stats(const struct server *s, struct native_stat *out, unsigned
             {"recovered_sessions", r->sessions},
             {"recovered_ms", d->recovery_ms},
             {"recovered_cut_bytes", r->cut_bytes},
+            {"recovered_orphans", r->orphans},
         };
 
         for (; n < max && n < sizeof(all) / sizeof(all[0]); n++)

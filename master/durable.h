@@ -17,6 +17,12 @@ int durable_open(struct server *s, char err[TQ_OPT_ERROR_MAX]);
 /* Once a turn of the loop, when all that was read has been carried out: one record of it, and whatever the
  * log has got to goes out. Does not come back if the log has failed: the process ends. */
 void durable_turn(struct server *s);
+/* So much input is being carried out: when it is enough for one record, `busy` holds back the rest until the
+ * next turn. A record that is larger than a segment would need room of its own, which a full disk does not
+ * have. */
+void durable_took(struct server *s, size_t n_bytes);
+/* While server.busy, before deadlines: whoever is not listened to is not silent. */
+void durable_is_busy(struct server *s);
 /* Something has changed that is in no record yet. */
 bool durable_has_news(const struct server *s);
 /* May a reply that was composed just now go out at once? If not, it has to wait for what the log needs

@@ -44,13 +44,15 @@
       "at SIGTERM: replies on their way may take this long")                                                 \
     X(stop_timeout_ms, "stop-timeout", TQ_OPT_SECONDS, "SECONDS", 10000, 100, 3600000,                       \
       "then the log may take this long to be whole on disk")                                                 \
+    X(backup_timeout_ms, "backup-timeout", TQ_OPT_SECONDS, "SECONDS", 60000, 100, 3600000,                   \
+      "a backup whose folder takes nothing for this long is given up")                                       \
     X(log_segment_bytes, "log-segment-bytes", TQ_OPT_NUMBER, "BYTES", 16 * 1024 * 1024, 65536, 1ull << 30,   \
       "one file of the log")                                                                                 \
     X(log_group_bytes, "log-group-bytes", TQ_OPT_NUMBER, "BYTES", 8 * 1024 * 1024, 65536, 1ull << 30,        \
       "changes that the disk has not taken yet; over it no more input is read")                              \
     X(log_interval_ms, "log-interval", TQ_OPT_SECONDS, "SECONDS", 1000, 10, 3600000,                         \
       "durability=interval: what was written is synced after so long at the latest")                         \
-    X(log_factor_percent, "log-factor", TQ_OPT_NUMBER, "PERCENT", 150, 110, 1000,                            \
+    X(log_factor_percent, "log-factor", TQ_OPT_NUMBER, "PERCENT", 200, 110, 1000,                            \
       "the log is emptied from its old end when it has more than so much of what lives")
 
 #endif

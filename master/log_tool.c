@@ -32,13 +32,15 @@ static int check(struct log_fs *fs, const char *dir, struct found *found, char e
     int rv = log_check(fs, print_finding, found, &state, err);
 
     if (rv >= 0)
-        fprintf(stderr,
-                "task-master: %s: %zu segments, %" PRIu64 " records, %" PRIu64 " bytes: %u damaged places%s\n",
-                dir, state.segment_count, state.records, state.bytes, found->damaged,
-                found->torn > 0 ? ", and a torn end that was never acknowledged: the next start cuts it" : "");
+        fprintf(
+            stderr,
+            "task-master: %s: %zu segments, %" PRIu64 " records, %" PRIu64 " bytes: %u damaged places%s\n",
+            dir, state.segment_count, state.records, state.bytes, found->damaged,
+            found->torn > 0 ? ", and a torn end that was never acknowledged: the next start cuts it" : "");
     if (rv >= 0 && found->damaged > 0)
-        fprintf(stderr, "task-master: remedy: a backup; or --log-repair, which gives up all that stands behind "
-                        "the first of them\n");
+        fprintf(stderr,
+                "task-master: remedy: a backup; or --log-repair, which gives up all that stands behind "
+                "the first of them\n");
     log_state_deinit(&state);
     return rv;
 }
@@ -48,10 +50,11 @@ static int repair(struct log_fs *fs, const char *dir, struct found *found, char 
     int rv = log_repair(fs, print_finding, found, err);
 
     if (rv >= 0 && found->damaged > 0)
-        fprintf(stderr,
-                "task-master: %s: what is listed above is LOST to the master, and stands in *.cut files there; "
-                "the log opens again\n",
-                dir);
+        fprintf(
+            stderr,
+            "task-master: %s: what is listed above is LOST to the master, and stands in *.cut files there; "
+            "the log opens again\n",
+            dir);
     else if (rv >= 0)
         fprintf(stderr, "task-master: %s: nothing is damaged, and nothing was changed\n", dir);
     return rv;

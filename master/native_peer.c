@@ -58,6 +58,7 @@ static bool hold_settled(struct native_socket *np)
     }
     taken.len = settled;
     c->unsent = settled;
+    c->held = true;
     np->recorded -= settled;
     np->settled = 0;
     peer_send_held(np->peer, &taken, &np->need);
@@ -73,6 +74,7 @@ static void hold_output(struct native_socket *np)
         return;
     forget_marks(np);
     c->unsent = (uint32_t)c->out.len;
+    c->held = true;
     native_take_output(c, &taken);
     peer_send_held(np->peer, &taken, NULL);
 }
@@ -149,6 +151,7 @@ void native_peer_sent(struct peer *p)
     if (p->state != PEER_SESSION || !peer_is_native(p))
         return;
     p->native->conn.unsent = 0;
+    p->native->conn.held = false;
     native_heard(&p->native->conn, server_now_ms(p->server)); /* its requests may have had to wait */
     native_peer_flush(p);
 }

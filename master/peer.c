@@ -11,6 +11,7 @@
 #include "common/mem.h"
 #include "master/native_peer.h"
 #include "master/peer_impl.h"
+#include "master/durable.h"
 #include "master/python/dialect.h"
 
 #define PEER_TAG 0x70656572u
@@ -334,6 +335,8 @@ static bool may_read(const struct peer *p)
 
 static void on_frame(struct peer *p, struct tq_span frame)
 {
+    if (p->server->durable != NULL)
+        durable_took(p->server, frame.len);
     if (p->session.dialect == TQ_DIALECT_NATIVE)
         native_peer_frame(p, frame);
     else
@@ -556,7 +559,10 @@ void peer_on_deadline(struct tq_deadline *d)
             peer_close(p, "wrong key, and it does not read");
         break;
     case PEER_FIRST:
-        peer_close(p, "no request in time");
+        if (p->resuming) /* it has asked: so far it was not listened to */
+            peer_set_deadline(p, p->server->config->limits.first_request_timeout_ms);
+        else
+            peer_close(p, "no request in time");
         break;
     case PEER_SESSION:
         peer_on_write_deadline(p);

@@ -102,7 +102,7 @@ static void await_room(struct peer *p)
 {
     p->write->left_before = p->write->left;
     peer_watch(p);
-    if (p->state == PEER_SESSION)
+    if (p->state == PEER_SESSION || (p->state == PEER_FIRST && p->server->durable != NULL))
         peer_set_deadline(p, p->server->config->limits.write_timeout_ms);
 }
 

@@ -86,6 +86,8 @@ static void on_timer(uv_timer_t *timer)
     struct tq_deadline *d;
 
     s->timer_at_ms = UINT64_MAX;
+    if (s->busy)
+        durable_is_busy(s);
     for (unsigned n = 1; !s->stopped && (d = tq_deadlines_pop_due(&s->deadlines, server_now_ms(s))) != NULL;
          n++) {
         on_due(s, d);

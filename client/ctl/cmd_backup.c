@@ -23,7 +23,7 @@ int ctl_run_backup(struct ctl *c)
 {
     static struct link l;
     struct tq_native_request r;
-    struct tq_span body;
+    struct tq_span body = {0};
     json_t *v = NULL;
     int rv, status;
 

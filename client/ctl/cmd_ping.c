@@ -54,7 +54,7 @@ int ctl_run_ping(struct ctl *c)
     static struct link l;
     uint64_t least = UINT64_MAX, sum = 0, most = 0;
     struct tq_native_request r;
-    struct tq_span body;
+    struct tq_span body = {0};
     int rv = TQ_OK, status = ctl_connect(c, &l);
 
     if (status != 0)

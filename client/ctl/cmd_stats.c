@@ -11,7 +11,7 @@ int ctl_run_stats(struct ctl *c)
 {
     static struct link l;
     struct tq_native_request r;
-    struct tq_span body;
+    struct tq_span body = {0};
     json_t *v = NULL;
     int rv, status = ctl_connect(c, &l);
 
@@ -43,7 +43,7 @@ int ctl_run_stats(struct ctl *c)
 static int page(struct link *l, json_t *all, json_int_t *from)
 {
     struct tq_native_request r;
-    struct tq_span body;
+    struct tq_span body = {0};
     json_t *v;
     bool good;
 
@@ -101,7 +101,7 @@ int ctl_run_queues(struct ctl *c)
     static struct link l;
     json_t *all = json_array(), *list;
     json_int_t from = 0, before;
-    int rv, status = ctl_connect(c, &l);
+    int rv = 0, status = ctl_connect(c, &l);
 
     if (status != 0) {
         json_decref(all);

@@ -376,7 +376,7 @@ static int hello(struct link *l, const struct link_conf *conf)
     struct tq_native_hello h = {.client = tq_span_str(conf->client)};
     struct tq_native_welcome w;
     const char *why = "";
-    struct tq_span body;
+    struct tq_span body = {0};
     uint32_t msgid = new_msgid(l);
     int rv;
 
@@ -390,11 +390,10 @@ static int hello(struct link *l, const struct link_conf *conf)
     rv = read_reply(l, msgid, &body);
     if (rv == 1)
         return TQ_ECLOSED; /* refused: code and text are the master's */
-    if (rv == TQ_ECLOSED)
-        return fail(
-            l, rv, "bad_peer",
-            "%s let us in and then closed the connection: is it a task-master, or Python's own manager?",
-            l->name);
+    if (rv == TQ_ECLOSED || rv == TQ_EPROTO)
+        return fail(l, TQ_EPROTO, "bad_peer",
+                    "%s knows the key, but does not answer as a task-master: is it Python's own manager?",
+                    l->name);
     if (rv != TQ_OK)
         return rv;
     if (tq_native_read_welcome(&w, body, &why) != TQ_OK)

@@ -42,7 +42,8 @@
  *   make      P W A             Python: Queue(), JoinableQueue()
  *   inspect   O A               Python: debug_info, number_of_objects
  *                               native: queues, workers, stats of the master
- *   stop      A                 both: shutdown of the master
+ *   stop      A                 Python: shutdown of the master
+ *                               native: backup
  *
  * Results and dead letters go where the task or its queue says, and not by a right of the worker: whoever
  * names a queue for them must have the right.

@@ -31,6 +31,7 @@ struct broker *broker_new(struct tq_deadlines *dl, const struct broker_limits *l
     b->limits = *limits;
     b->less = less;
     b->names_changed = 1;
+    b->room[BROKER_NEW_WORK] = b->room[BROKER_COMPLETION] = UINT64_MAX;
     b->slab = slab_new();
     b->ids = ids_new(1);
     if (b->slab == NULL || b->ids == NULL || set_to_never(b, &b->retry, NODE_RETRY) != TQ_OK ||
@@ -261,6 +262,39 @@ void broker_refuse_new_work(struct broker *b, bool refuse, struct broker_effects
         broker_queue_mark(b, q); /* one that brings a completion may stand behind its first putter */
     }
     broker_finish_step(b, out);
+}
+
+void broker_set_room(struct broker *b, uint64_t new_work_bytes, uint64_t completion_bytes,
+                     struct broker_effects *out)
+{
+    bool has_grown =
+        new_work_bytes > b->room[BROKER_NEW_WORK] || completion_bytes > b->room[BROKER_COMPLETION];
+
+    b->room[BROKER_NEW_WORK] = new_work_bytes;
+    b->room[BROKER_COMPLETION] = completion_bytes;
+    if (has_grown &&
+        (b->short_of_memory[BROKER_NEW_WORK] != NULL || b->short_of_memory[BROKER_COMPLETION] != NULL))
+        broker_finish_step(b, out);
+}
+
+/* While the host is deaf a deadline waits on by steps that get longer, and at its end there is a while left
+ * in which what was said meanwhile is heard. */
+#define DEAF_STEP_MS 100u
+
+void broker_was_deaf(struct broker *b, uint64_t ms, bool is_deaf)
+{
+    b->deaf_ms += (uint32_t)ms;
+    b->is_deaf = is_deaf;
+}
+
+uint64_t broker_deaf_ms(const struct broker *b, uint32_t *at)
+{
+    uint64_t ms = (uint32_t)(b->deaf_ms - *at);
+
+    *at = b->deaf_ms;
+    if (!b->is_deaf)
+        return ms;
+    return ms > DEAF_STEP_MS / 2 ? ms * 2 : DEAF_STEP_MS;
 }
 
 void broker_queue_detach(struct broker *b, struct broker_queue *q)

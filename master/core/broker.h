@@ -414,6 +414,18 @@ uint64_t broker_queue_size(const struct broker_queue *q);
  * queue were full, or are answered NO_SPACE (Python: FULL); completions go on. Whoever waits is served in the
  * next step or by `out`. */
 void broker_refuse_new_work(struct broker *b, bool refuse, struct broker_effects *out);
+/* Room in the log: until the next call the bodies of new work may cost so many bytes, and completions
+ * (results, dead letters, puts of whoever holds something) so many; what comes in takes from both.
+ * UINT64_MAX (the default): no limit. A put that does not fit waits or is answered as above; a `done` or a
+ * final `fail` is answered NO_SPACE, and its lease stays. */
+void broker_set_room(struct broker *b, uint64_t new_work_bytes, uint64_t completion_bytes,
+                     struct broker_effects *out);
+/* Since it said this last the host has not listened to its peers for `ms`; and does it listen now? Who could
+ * not be heard was not silent: native leases do not end for that time (nor do native sessions). */
+void broker_was_deaf(struct broker *b, uint64_t ms, bool is_deaf);
+/* How much longer a deadline has to wait for that, which was set when so much was *at (a count of the
+ * broker's, brought up to date by this); 0: it is over. */
+uint64_t broker_deaf_ms(const struct broker *b, uint32_t *at);
 bool broker_queue_shut_down(const struct broker_queue *q); /* after BROKER_SHUTDOWN */
 /* All queues in the order of declaration: NULL gives the first; NULL after the last. */
 struct broker_queue *broker_next_queue(struct broker *b, const struct broker_queue *q);

@@ -29,6 +29,14 @@ static const char *count_home(const struct journal *j, struct recount *rc, uint6
     return NULL;
 }
 
+static bool is_in_a_range(const struct journal_home *home, uint64_t id)
+{
+    for (unsigned i = 0; i < JOURNAL_RANGES; i++)
+        if (home->first[i] != 0 && home->first[i] <= id && id <= home->last[i])
+            return true;
+    return false;
+}
+
 static const char *check_lead(const struct broker *b, uint64_t id, struct recount *rc)
 {
     const struct journal *j = b->journal;
@@ -47,6 +55,7 @@ static const char *check_lead(const struct broker *b, uint64_t id, struct recoun
     rc->noted += (lead & LEAD_NOTED) != 0;
     if ((lead & LEAD_RECORDED) == 0)
         return NULL;
+    RULE(is_in_a_range(journal_home_at(&j->homes, journal_segment(&j->homes, lead)), id));
     rc->recorded++;
     rc->bytes += broker_task_op_bytes(t);
     return count_home(j, rc, journal_segment(&j->homes, lead));
@@ -171,7 +180,7 @@ static const char *compare_homes(const struct journal *j, const struct recount *
     uint64_t sum = 0;
 
     for (uint64_t i = j->homes.base; i < j->homes.end; i++)
-        sum += j->homes.counts[i & (j->homes.cap - 1)] * stands_for(i);
+        sum += *journal_count_at(&j->homes, i) * stands_for(i);
     RULE(sum == rc->homes);
     return NULL;
 }

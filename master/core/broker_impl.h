@@ -52,9 +52,12 @@ struct broker {
     uint64_t external_bytes; /* of bodies that tasks have references to */
     uint64_t restored_bytes; /* of bodies, when the broker was read from its journal: maybe above the limit */
     uint64_t now_ms;
-    struct journal *journal; /* NULL: there is none */
-    bool more;               /* another event of the same request follows */
-    bool refuses;            /* new work (broker_refuse_new_work) */
+    uint32_t deaf_ms; /* so long, so far (broker_was_deaf); only differences count */
+    bool is_deaf;
+    struct journal *journal;              /* NULL: there is none */
+    bool more;                            /* another event of the same request follows */
+    bool refuses;                         /* new work (broker_refuse_new_work) */
+    uint64_t room[BROKER_MEMORY_CLASSES]; /* broker_set_room */
 };
 
 /* The step is over: who waits is served. */
@@ -67,6 +70,14 @@ void broker_queue_detach(struct broker *b, struct broker_queue *q);
 /* Wakes who can be woken, until nobody can or memory runs out; what is left then is tried again in the
  * next step or after BROKER_RETRY_MS. */
 void broker_settle(struct broker *b, struct broker_effects *out);
+
+/* What has come in takes from the room of the log. */
+static inline void broker_take_room(struct broker *b, uint64_t cost)
+{
+    for (int c = 0; c < BROKER_MEMORY_CLASSES; c++)
+        if (b->room[c] != UINT64_MAX)
+            b->room[c] -= cost < b->room[c] ? cost : b->room[c];
+}
 
 /* May the session's body come in? New work may not while it is refused. Kept results that nobody asked for
  * give way to it (kept.h). What it acknowledges by that counts as gone (s: NULL if it acknowledges nothing).

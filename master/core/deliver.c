@@ -260,6 +260,7 @@ int broker_put_accept(struct broker *b, struct broker_queue *q, uint32_t slot, c
     }
     if (delay_ms > 0)
         broker_queue_delay(b, q, slot, broker_after(b->now_ms, delay_ms));
+    broker_take_room(b, broker_task_cost(b, slot));
     q->unfinished++;
     q->stats.puts++;
     b->stats.puts++;

@@ -60,7 +60,7 @@ void journal_free(struct broker *b)
     }
     free_chunks(j->first);
     free_chunks(j->spare);
-    tq_free(j->homes.counts);
+    tq_free(j->homes.list);
     tq_free(j);
     b->journal = NULL;
 }
@@ -360,6 +360,16 @@ void journal_freed(struct broker *b, const struct broker_lease *l)
         tq_free(f);
 }
 
+/* The task stands in its queue as if it had never been handed out, and the log must not say otherwise. */
+static void note_unfreed(struct broker *b, const struct broker_lease *l)
+{
+    uint32_t slot = ids_find(b->ids, l->id);
+    const struct broker_task *t = slot != SLAB_NONE ? broker_task_at(b->slab, slot) : NULL;
+
+    if (t != NULL && broker_task_state(t) == BROKER_TASK_READY && t->epoch == l->epoch)
+        journal_note_task(b, slot, 0, journal_wait_of(&broker_task_queue(b, t)->conf));
+}
+
 void journal_unfreed(struct broker *b, const struct broker_lease *l)
 {
     struct journal_freed *f = b->journal != NULL ? find_freed(b->journal, l->id) : NULL;
@@ -368,6 +378,7 @@ void journal_unfreed(struct broker *b, const struct broker_lease *l)
         return;
     HASH_DEL(b->journal->freed, f);
     tq_free(f);
+    note_unfreed(b, l);
 }
 
 const struct broker_lease *journal_find_freed(const struct broker *b, const struct broker_task *t)

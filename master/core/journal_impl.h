@@ -48,10 +48,19 @@ struct journal_chunk {
     struct journal_entry entries[JOURNAL_CHUNK_ENTRIES];
 };
 
-/* How much is at home in each segment from `base` on: at its number modulo cap, a power of two. All places
- * of the table that stand for none of base to end - 1 are 0. */
+/* What is at home in a segment: how much, and among which ids its tasks are, so that they are found without a
+ * look at all that there are. Ids come in runs: what is put, what is done, what is moved. */
+#define JOURNAL_RANGES 3u
+
+struct journal_home {
+    uint64_t count;
+    uint64_t first[JOURNAL_RANGES], last[JOURNAL_RANGES]; /* first 0: the range is empty */
+};
+
+/* The segments from `base` on: at their number modulo cap, a power of two. All places of the table that stand
+ * for none of base to end - 1 are 0. */
 struct journal_homes {
-    uint64_t *counts;
+    struct journal_home *list;
     uint64_t cap;
     uint64_t base, end;
 };
@@ -181,16 +190,19 @@ void journal_set_home(struct broker *b, uint32_t slot, uint64_t segment);
 /* It is not recorded any more. Fine if it never was. */
 void journal_unset_home(struct broker *b, uint32_t slot);
 void journal_set_queue_home(struct broker *b, struct broker_queue *q, uint64_t segment);
-void journal_unset_queue_home(struct broker *b, struct broker_queue *q);
 
 /* The segment that those bits mean. */
 static inline uint64_t journal_segment(const struct journal_homes *h, uint32_t home)
 {
     return h->base + ((home - (uint32_t)h->base) & JOURNAL_HOME_MASK);
 }
-static inline uint64_t *journal_count_at(struct journal_homes *h, uint64_t segment)
+static inline struct journal_home *journal_home_at(const struct journal_homes *h, uint64_t segment)
 {
-    return &h->counts[segment & (h->cap - 1)];
+    return &h->list[segment & (h->cap - 1)];
+}
+static inline uint64_t *journal_count_at(const struct journal_homes *h, uint64_t segment)
+{
+    return &journal_home_at(h, segment)->count;
 }
 
 /* About how many bytes its full op takes (task.c). It changes only where journal_move_lead, _succeed and

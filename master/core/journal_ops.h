@@ -68,7 +68,7 @@ static inline uint8_t *ops_put(uint8_t *at, uint64_t v)
 
 static inline uint64_t ops_zigzag(int64_t v)
 {
-    return (uint64_t)v << 1 ^ (uint64_t)(v >> 63);
+    return (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0);
 }
 
 static inline int64_t ops_unzigzag(uint64_t v)

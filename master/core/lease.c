@@ -145,6 +145,7 @@ struct broker_lease *broker_lease_grant(struct broker *b, struct broker_session 
     l->since_ms = b->now_ms;
     l->limit_ms = UINT64_MAX;
     l->epoch = t->epoch;
+    l->deaf_ms = b->deaf_ms;
     l->slot = slot;
     l->attempts = t->attempts;
     l->delivered = s->native;
@@ -180,10 +181,13 @@ struct broker_lease *broker_lease_find(const struct broker *b, const struct brok
 
 void broker_lease_sync(struct broker *b, struct broker_lease *l)
 {
-    uint64_t at_ms = l->limit_ms;
+    uint64_t at_ms;
     int rv;
 
     TQ_ASSERT(l->session->native && l->queue != NULL);
+    l->limit_ms = broker_after(l->limit_ms, (uint32_t)(b->deaf_ms - l->deaf_ms));
+    l->deaf_ms = b->deaf_ms;
+    at_ms = l->limit_ms;
     if (l->session->silent) {
         uint64_t grace_ms = broker_after(b->now_ms, l->queue->conf.grace_ms);
 

@@ -22,6 +22,7 @@ struct broker_lease {
     uint64_t since_ms;
     uint64_t limit_ms; /* lease_ms and extend: when it ends; UINT64_MAX: never */
     uint32_t epoch;
+    uint32_t deaf_ms; /* broker.deaf_ms as it was when the deadline was set */
     uint32_t slot;    /* of its task; SLAB_NONE: freed */
     uint32_t handle;  /* its own */
     uint8_t attempts; /* the task's when it was handed out, for freed ones that are resumed */

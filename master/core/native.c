@@ -56,6 +56,10 @@ int broker_on_done(struct broker *b, const struct broker_event *ev, struct broke
 
     if (l == NULL)
         return stale(b, ev, out);
+    if (ev->payload.data != NULL && broker_payload_cost(&ev->payload) > b->room[BROKER_COMPLETION]) {
+        reply(ev, out, BROKER_REPLY_NO_SPACE);
+        return TQ_OK;
+    }
     if (broker_end_prepare(b, l->slot,
                            &(struct broker_ending){.outcome = BROKER_OUTCOME_OK,
                                                    .value = ev->payload.data != NULL ? &ev->payload : NULL,
@@ -111,6 +115,12 @@ int broker_on_fail(struct broker *b, const struct broker_event *ev, struct broke
                                .result_to = ev->result_to,
                                .result_to_last = ev->result_to_last};
     final = is_final(t, q, ev->failure);
+    /* A dead letter has its task's body. */
+    if (final && broker_task_cost(b, l->slot) > b->room[BROKER_COMPLETION]) {
+        t->attempts = attempts;
+        reply(ev, out, BROKER_REPLY_NO_SPACE);
+        return TQ_OK;
+    }
     if (final && broker_end_prepare(b, l->slot, &e, &plan) != TQ_OK) {
         t->attempts = attempts;
         reply(ev, out, BROKER_REPLY_NO_MEMORY);
@@ -139,6 +149,7 @@ int broker_on_extend(struct broker *b, const struct broker_event *ev, struct bro
     if (ms == 0)
         ms = broker_task_queue(b, broker_task_at(b->slab, l->slot))->conf.lease_ms;
     l->limit_ms = ms > 0 ? broker_after(b->now_ms, ms) : BROKER_NEVER;
+    l->deaf_ms = b->deaf_ms;
     broker_lease_sync(b, l);
     journal_note_task(b, l->slot, 0, JOURNAL_WRITTEN);
     reply(ev, out, BROKER_REPLY_OK);

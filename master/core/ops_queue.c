@@ -52,14 +52,14 @@ static bool get_counters(struct tq_span *in, void *stats, const size_t *offsets,
 
 /* ---- out ---- */
 
+/* NULL is empty. */
 static uint8_t *put_str(uint8_t *at, const char *s)
 {
-    size_t len = s != NULL ? strlen(s) : 0;
+    struct tq_span text = tq_span_str(s != NULL ? s : "");
 
-    at = ops_put(at, len);
-    if (len > 0)
-        memcpy(at, s, len);
-    return at + len;
+    at = ops_put(at, text.len);
+    memcpy(at, text.data, text.len);
+    return at + text.len;
 }
 
 uint8_t *ops_put_time(uint8_t *at, const struct ops_time *t)

@@ -303,6 +303,7 @@ void broker_end_commit(struct broker *b, uint32_t slot, const struct broker_end_
         end_for_good(b, slot, plan->outcome);
         return;
     }
+    broker_take_room(b, broker_task_cost(b, plan->successor));
     broker_task_at(b->slab, plan->successor)->epoch = epoch < BROKER_EPOCH_MAX ? epoch + 1 : epoch;
     broker_task_succeed(b, slot, plan->successor); /* q may be gone now */
     if (plan->to != NULL)

@@ -88,6 +88,8 @@ int broker_queue_new(struct broker *b, const char *name, size_t name_len,
     TQ_ASSERT(name_len <= BROKER_QUEUE_NAME_MAX);
     if (rv != TQ_OK)
         return rv;
+    if (b->queue_next_serial >= BROKER_SERIAL_MAX)
+        return TQ_ELIMIT;
     q = tq_calloc(1, sizeof(*q) + name_len + 1);
     if (q == NULL)
         return TQ_ENOMEM;

@@ -10,6 +10,9 @@
 
 #define JOURNAL_COUNTS 11u /* `unfinished`, and the counters of a queue that only grow */
 
+/* Serials are never used again: at ten thousand declarations a second in five days. */
+#define BROKER_SERIAL_MAX (UINT32_MAX - 1)
+
 /* What the journal knows of a queue. */
 struct journal_queue {
     uint64_t home;                   /* the segment that has its last QUEUE op */
@@ -74,7 +77,7 @@ struct broker_queue {              /* what every put and get touches comes first
     char name[]; /* with a 0 at the end */
 };
 
-/* TQ_ENOMEM. The queue is in no table yet. */
+/* TQ_ENOMEM; TQ_ELIMIT: too many queues, or serials. The queue is in no table yet. */
 int broker_queue_new(struct broker *b, const char *name, size_t name_len,
                      const struct broker_queue_conf *conf, struct broker_queue **ret_queue);
 /* With what stands in it. Leases and waits are over. */

@@ -24,15 +24,17 @@ int restore_refuse(char text[RESTORE_TEXT_MAX], const char *format, ...)
 
 /* ---- queues ---- */
 
+/* A place for one more. */
 static int reserve_queue(struct broker_restore *r, char text[RESTORE_TEXT_MAX])
 {
     uint32_t cap = r->queue_cap > 0 ? 2 * r->queue_cap : 16;
     struct restore_queue **queues;
 
-    if (r->queue_count + 1 < r->queue_cap)
+    if (r->free_queue != NULL || r->queue_count + 1 < r->queue_cap)
         return TQ_OK;
-    if (cap > TASK_QUEUE_MAX)
+    if (r->queue_cap > TASK_QUEUE_MAX)
         return restore_refuse(text, "too many queues");
+    cap = cap < TASK_QUEUE_MAX + 1 ? cap : TASK_QUEUE_MAX + 1;
     queues = tq_realloc(r->queues, cap * sizeof(struct restore_queue *));
     if (queues == NULL)
         return TQ_ENOMEM;
@@ -40,6 +42,51 @@ static int reserve_queue(struct broker_restore *r, char text[RESTORE_TEXT_MAX])
     r->queue_cap = cap;
     r->queues[0] = NULL;
     return TQ_OK;
+}
+
+/* All 0, but for its number. NULL when out of memory. */
+static struct restore_queue *take_queue(struct broker_restore *r)
+{
+    struct restore_queue *rq = r->free_queue;
+
+    if (rq != NULL) {
+        r->free_queue = rq->next_free;
+        *rq = (struct restore_queue){.number = rq->number};
+        return rq;
+    }
+    rq = tq_calloc(1, sizeof(*rq));
+    if (rq == NULL)
+        return NULL;
+    rq->number = ++r->queue_count;
+    r->queues[rq->number] = rq;
+    return rq;
+}
+
+static void give_queue(struct broker_restore *r, struct restore_queue *rq)
+{
+    rq->next_free = r->free_queue;
+    r->free_queue = rq;
+}
+
+static void free_queue_if_unused(struct broker_restore *r, struct restore_queue *rq)
+{
+    if (rq->def != NULL || rq->tasks > 0)
+        return;
+    HASH_DEL(r->by_serial, rq);
+    if (r->last == rq)
+        r->last = NULL;
+    give_queue(r, rq);
+}
+
+/* A raw task is in none any more. */
+static void leave_queue(struct broker_restore *r, uint32_t number)
+{
+    struct restore_queue *rq = number != 0 ? r->queues[number] : NULL;
+
+    if (rq == NULL)
+        return;
+    rq->tasks--;
+    free_queue_if_unused(r, rq);
 }
 
 static struct restore_queue *find_queue(struct broker_restore *r, uint32_t serial)
@@ -69,17 +116,15 @@ static int name_queue(struct broker_restore *r, uint32_t serial, struct restore_
     rv = reserve_queue(r, text);
     if (rv != TQ_OK)
         return rv;
-    rq = tq_calloc(1, sizeof(*rq));
+    rq = take_queue(r);
     if (rq == NULL)
         return TQ_ENOMEM;
     rq->serial = serial;
     HASH_ADD(hh, r->by_serial, serial, sizeof(rq->serial), rq);
     if (rq->hh.tbl == NULL) {
-        tq_free(rq);
+        give_queue(r, rq);
         return TQ_ENOMEM;
     }
-    rq->number = ++r->queue_count;
-    r->queues[rq->number] = rq;
     r->last = rq;
     *ret = rq;
     return TQ_OK;
@@ -152,6 +197,7 @@ static int on_gone(struct broker_restore *r, struct tq_span *in, char text[RESTO
     tq_free(rq->def);
     rq->def = NULL;
     rq->gone = true;
+    free_queue_if_unused(r, rq);
     return TQ_OK;
 }
 
@@ -176,14 +222,14 @@ static int on_time(struct broker_restore *r, struct tq_span *in, char text[RESTO
 
     if (!ops_get_time(in, &op) || r->has_time)
         return restore_refuse(text, "no such TIME");
-    if (op.now_ms > RESTORE_MS_MAX || op.next_id < now->next_id || op.next_id > IDS_MAX / 2 ||
+    if (op.now_ms > RESTORE_MS_MAX || op.next_id < now->next_id || op.next_id > IDS_MAX ||
         op.next_place < now->next_place || op.next_place > JOURNAL_PLACE_MAX ||
-        op.next_queue_serial < now->next_queue_serial || op.next_queue_serial > UINT32_MAX / 2)
+        op.next_queue_serial < now->next_queue_serial)
         return restore_refuse(text, "a TIME that is out of order");
     if (op.now_ms < now->now_ms)
         op.now_ms = now->now_ms;
     *now = op;
-    r->has_time = true;
+    r->has_time = r->has_times = true;
     return ids_skip(r->b->ids, op.next_id);
 }
 
@@ -361,6 +407,7 @@ static void set_id(struct broker_task *t, uint64_t id)
 
 void restore_drop(struct broker_restore *r, uint32_t slot)
 {
+    leave_queue(r, broker_task_at(r->b->slab, slot)->queue);
     restore_free_lease(r, broker_task_at(r->b->slab, slot));
     journal_unset_home(r->b, slot);
     broker_task_discard(r->b, slot);
@@ -394,6 +441,7 @@ static int replace(struct broker_restore *r, struct op_task *o, uint32_t *slot)
     if (old != SLAB_NONE) {
         ids_move(r->b->ids, o->id, *slot);
         set_id(broker_task_at(r->b->slab, old), 0);
+        broker_task_at(r->b->slab, old)->queue = 0; /* apply_task counts it out */
         restore_drop(r, old);
     } else {
         rv = ids_restore(r->b->ids, o->id, *slot, o->put_ms);
@@ -432,6 +480,7 @@ static int change_extra(struct broker_restore *r, struct op_task *o, uint32_t *s
 static int apply_task(struct broker_restore *r, struct op_task *o, struct restore_queue *rq, uint32_t slot)
 {
     bool is_full = (o->mask & OPS_FULL) != 0;
+    uint32_t was_in = slot != SLAB_NONE ? broker_task_at(r->b->slab, slot)->queue : 0;
     struct broker_task *t;
     int rv = TQ_OK;
 
@@ -453,6 +502,9 @@ static int apply_task(struct broker_restore *r, struct op_task *o, struct restor
     restore_free_lease(r, t);
     if ((o->mask & OPS_LEASE) != 0)
         set_lease(r, t, &o->lease);
+    if (rq != NULL)
+        rq->tasks++;
+    leave_queue(r, was_in);
     return TQ_OK;
 }
 
@@ -502,7 +554,7 @@ static int on_end(struct broker_restore *r, struct tq_span *in, char text[RESTOR
 
 /* ---- records ---- */
 
-static int on_host(struct broker_restore *r, uint8_t op, struct tq_span *in, char text[RESTORE_TEXT_MAX])
+static int host_op(struct broker_restore *r, uint8_t op, struct tq_span *in, char text[RESTORE_TEXT_MAX])
 {
     struct tq_span bytes;
 
@@ -531,7 +583,7 @@ static int on_op(struct broker_restore *r, uint8_t op, struct tq_span *in, char 
     case OPS_TOTALS:
         return ops_get_totals(in, &r->b->stats) ? TQ_OK : restore_refuse(text, "no such TOTALS");
     default:
-        return op >= OPS_HOST ? on_host(r, op, in, text) : restore_refuse(text, "op %u is not known", op);
+        return op >= OPS_HOST ? host_op(r, op, in, text) : restore_refuse(text, "op %u is not known", op);
     }
 }
 
@@ -555,8 +607,8 @@ int broker_restore_ops(struct broker_restore *r, struct tq_span ops, uint64_t se
 }
 
 struct broker_restore *broker_restore_begin(struct broker *b,
-                                            int (*on_host_op)(void *ctx, uint8_t op, struct tq_span bytes,
-                                                              uint64_t segment, char text[RESTORE_TEXT_MAX]),
+                                            int (*on_host)(void *ctx, uint8_t op, struct tq_span bytes,
+                                                           uint64_t segment, char text[RESTORE_TEXT_MAX]),
                                             void *ctx)
 {
     struct broker_restore *r;
@@ -566,7 +618,7 @@ struct broker_restore *broker_restore_begin(struct broker *b,
     if (r == NULL)
         return NULL;
     r->b = b;
-    r->on_host = on_host_op;
+    r->on_host = on_host;
     r->ctx = ctx;
     r->time = (struct ops_time){.next_id = 1, .next_place = 1, .next_queue_serial = 1};
     return r;
@@ -583,6 +635,11 @@ void broker_restore_drop_orphans(struct broker_restore *r, uint64_t *ret_count)
 {
     *ret_count = 0;
     r->orphans = ret_count;
+}
+
+void broker_restore_was_closed(struct broker_restore *r)
+{
+    r->was_closed = true;
 }
 
 uint64_t broker_restore_now_ms(const struct broker_restore *r)
@@ -611,13 +668,10 @@ void restore_drop_raw(struct broker_restore *r)
 
 void restore_free(struct broker_restore *r)
 {
-    struct restore_queue *rq, *next;
-
-    HASH_ITER(hh, r->by_serial, rq, next)
-    {
-        HASH_DEL(r->by_serial, rq);
-        tq_free(rq->def);
-        tq_free(rq);
+    HASH_CLEAR(hh, r->by_serial);
+    for (uint32_t i = 1; i <= r->queue_count; i++) {
+        tq_free(r->queues[i]->def);
+        tq_free(r->queues[i]);
     }
     tq_free(r->queues);
     tq_free(r->leases);

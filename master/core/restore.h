@@ -33,11 +33,16 @@ void broker_restore_drop_orphans(struct broker_restore *r, uint64_t *ret_count);
 /* One record of the log, out of `segment`. TQ_EINVAL with text: it is no such record; TQ_ENOMEM. */
 int broker_restore_ops(struct broker_restore *r, struct tq_span ops, uint64_t segment,
                        char text[RESTORE_TEXT_MAX]);
+/* The log ends in good order: what its last TIME says is so, and tasks of session 0 come back with no attempt
+ * counted, since their sessions did nothing wrong. Without this word ids go on a good way behind
+ * that: what was only written when the power went had some, too, and somebody may still ask for it by them.
+ */
+void broker_restore_was_closed(struct broker_restore *r);
 /* The latest time in any record: the broker's clock must not be set below it. */
 uint64_t broker_restore_now_ms(const struct broker_restore *r);
 /* All is read. now_ms is not below broker_restore_now_ms. Queues, lists, heaps, timers, leases and counters
  * are made, and purges go on. session_of: the open native session of a durable_id, or NULL (then its tasks
- * come back to the front, attempt + 1, as they do for session 0); leases are its own again and wait out their
+ * come back to the front, attempt + 1, as they do for session 0, see above); leases are its own again and wait out their
  * grace if it is silent. Steps as of now_ms; effects cannot come of it: nobody waits yet. TQ_EINVAL with text
  * (a task in a queue that is not there), TQ_ENOMEM: the broker is only good for broker_free. Ends r in any
  * case. */

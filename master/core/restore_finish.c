@@ -95,13 +95,24 @@ static int make_queues(struct finish *f, char text[RESTORE_TEXT_MAX])
     return rv;
 }
 
-/* What is not recorded has ids, too, of which the last TIME may not know yet: none of them is given again. */
-static int skip_unrecorded_ids(struct finish *f)
+static bool has_memory_queue(const struct broker *b)
 {
-    for (uint32_t i = 0; i < f->b->queue_cap; i++)
-        if (f->b->queues[i] != NULL && f->b->queues[i]->conf.durability == BROKER_DURABILITY_MEMORY)
-            return ids_skip(f->b->ids, ids_next(f->b->ids) + JOURNAL_ID_SKIP);
-    return TQ_OK;
+    for (uint32_t i = 0; i < b->queue_cap; i++)
+        if (b->queues[i] != NULL && b->queues[i]->conf.durability == BROKER_DURABILITY_MEMORY)
+            return true;
+    return false;
+}
+
+/* What was not recorded, or whose record was lost, may have had ids that the last TIME does not know: none of
+ * them is given again. */
+static int skip_unknown_ids(struct finish *f)
+{
+    uint64_t next = ids_next(f->b->ids);
+    uint64_t most = IDS_MAX + 1 - next;
+
+    if (!f->r->has_times || (f->r->was_closed && !has_memory_queue(f->b)))
+        return TQ_OK;
+    return ids_skip(f->b->ids, next + (JOURNAL_ID_SKIP < most ? JOURNAL_ID_SKIP : most));
 }
 
 /* ---- what is there ---- */
@@ -122,6 +133,12 @@ static uint32_t index_of(struct broker_restore *r, uint32_t serial)
 static uint64_t distance(int64_t place)
 {
     return place < 0 ? 0 - (uint64_t)place : (uint64_t)place;
+}
+
+/* The same order as numbers without a sign. */
+static uint64_t ascending(int64_t place)
+{
+    return (uint64_t)place ^ (uint64_t)1 << 63;
 }
 
 /* One task, from raw numbers to those of the broker, and into the list that it is linked from. */
@@ -152,9 +169,10 @@ static int look_at(struct finish *f, uint32_t slot, char text[RESTORE_TEXT_MAX])
     if (state == BROKER_TASK_KEPT)
         return restore_list_add(&f->kept, x->ended_ms, slot);
     if (state == BROKER_TASK_LEASED) /* those of the same ms stay in the order of their places */
-        return restore_list_add(&f->leased, (uint64_t)place ^ (uint64_t)1 << 63, slot);
-    return restore_list_add(q->removed || distance(place) <= q->purged_place ? &f->purged : &f->placed,
-                            distance(place), slot);
+        return restore_list_add(&f->leased, ascending(place), slot);
+    if (q->removed || distance(place) <= q->purged_place)
+        return restore_list_add(&f->purged, ascending(place), slot);
+    return restore_list_add(&f->placed, distance(place), slot);
 }
 
 static int look_at_all(struct finish *f, char text[RESTORE_TEXT_MAX])
@@ -251,7 +269,7 @@ static struct broker_lease *hand_over(struct finish *f, uint32_t slot, const str
     return l;
 }
 
-static struct broker_session *session_of(struct finish *f, const struct restore_lease *rl)
+static struct broker_session *owner_of(struct finish *f, const struct restore_lease *rl)
 {
     struct broker_session *s = rl->session != 0 ? f->session_of(f->ctx, rl->session) : NULL;
 
@@ -264,11 +282,15 @@ static struct broker_session *session_of(struct finish *f, const struct restore_
 static void remember_freed(struct finish *f, uint32_t slot)
 {
     struct broker_task *t = broker_task_at(f->b->slab, slot);
-    const struct restore_lease *rl = &f->r->leases[t->link];
-    struct broker_session *s = t->link != 0 ? session_of(f, rl) : NULL;
+    const struct restore_lease *rl;
+    struct broker_session *s;
     struct broker_lease *l;
 
+    if (t->link == 0)
+        return;
+    rl = &f->r->leases[t->link];
     t->link = 0;
+    s = owner_of(f, rl);
     if (s == NULL)
         return;
     l = hand_over(f, slot, rl, s);
@@ -364,7 +386,7 @@ static int link_unordered(struct finish *f, uint32_t slot, char text[RESTORE_TEX
 static int lease_one(struct finish *f, uint32_t slot, char text[RESTORE_TEXT_MAX])
 {
     const struct restore_lease *rl = &f->r->leases[broker_task_at(f->b->slab, slot)->link];
-    struct broker_session *s = session_of(f, rl);
+    struct broker_session *s = owner_of(f, rl);
     struct broker_lease *l;
     int rv = prepare(f, slot, text);
 
@@ -373,6 +395,8 @@ static int lease_one(struct finish *f, uint32_t slot, char text[RESTORE_TEXT_MAX
     l = hand_over(f, slot, rl, s != NULL ? s : &f->nobody);
     if (s != NULL)
         broker_lease_sync(f->b, l);
+    else if (f->r->was_closed && rl->session == 0)
+        l->delivered = false; /* its session ended because the master stopped: that is no attempt */
     return TQ_OK;
 }
 
@@ -388,6 +412,7 @@ static int purge_one(struct finish *f, uint32_t slot, char text[RESTORE_TEXT_MAX
     if (rv != TQ_OK)
         return rv;
     HASH_FIND(hh, f->r->by_serial, &q->serial, sizeof(q->serial), rq);
+    TQ_ASSERT(rq != NULL);
     return broker_purge_restore(f->b, rq->queue, slot, state, &rq->trash);
 }
 
@@ -413,8 +438,11 @@ static int each(struct finish *f, const struct restore_list *list,
 
 static int link_all(struct finish *f, char text[RESTORE_TEXT_MAX])
 {
-    int rv = each(f, &f->purged, purge_one, text); /* first: what comes later has another colour */
+    int rv = TQ_OK;
 
+    /* First: what comes later has another colour. From the end, as each comes before those that are there. */
+    for (size_t i = f->purged.count; i > 0 && rv == TQ_OK; i--)
+        rv = purge_one(f, f->purged.items[i - 1].slot, text);
     if (rv == TQ_OK)
         rv = each(f, &f->placed, link_one, text);
     if (rv == TQ_OK)
@@ -483,14 +511,14 @@ static void go_on(struct finish *f)
 }
 
 int broker_restore_finish(struct broker_restore *r, uint64_t now_ms,
-                          struct broker_session *(*session_of_id)(void *ctx, uint64_t durable_id), void *ctx,
+                          struct broker_session *(*session_of)(void *ctx, uint64_t durable_id), void *ctx,
                           char text[RESTORE_TEXT_MAX])
 {
     struct broker *b = r->b;
     struct finish f = {.r = r,
                        .b = b,
                        .journal = b->journal,
-                       .session_of = session_of_id,
+                       .session_of = session_of,
                        .ctx = ctx,
                        .nobody = {.native = true}};
     int rv;
@@ -503,7 +531,7 @@ int broker_restore_finish(struct broker_restore *r, uint64_t now_ms,
     broker_session_open(b, &f.nobody);
     rv = make_queues(&f, text);
     if (rv == TQ_OK)
-        rv = skip_unrecorded_ids(&f);
+        rv = skip_unknown_ids(&f);
     if (rv == TQ_OK)
         rv = look_at_all(&f, text);
     if (rv == TQ_OK)

@@ -19,9 +19,11 @@
 
 struct broker_trash;
 
+/* It is there as long as its QUEUE op counts or a task is in it; then its number is for another one. */
 struct restore_queue {
     uint32_t serial;
     uint32_t number; /* in broker_restore.queues, from 1 on */
+    uint64_t tasks;  /* raw ones that are in it */
     bool gone;
     bool has_counts;
     struct ops_queue *def; /* with its name behind it; NULL: named by a task only, so far, or gone */
@@ -29,6 +31,7 @@ struct restore_queue {
     struct ops_counts counts;
     struct broker_queue *queue; /* once it is made */
     struct broker_trash *trash;
+    struct restore_queue *next_free;
     UT_hash_handle hh;
 };
 
@@ -49,11 +52,14 @@ struct broker_restore {
     struct ops_time time; /* as high as any record has it */
     uint64_t segment;     /* of this record */
     bool has_time;        /* this record has told it */
+    bool has_times;       /* some record has */
+    bool was_closed;      /* broker_restore_was_closed */
     struct restore_queue *by_serial;
     struct restore_queue **queues; /* by number; [0] is none */
     uint32_t queue_count, queue_cap;
-    struct restore_queue *last;   /* named last */
-    struct restore_lease *leases; /* from 1 on */
+    struct restore_queue *free_queue; /* list: in queues, and not in by_serial */
+    struct restore_queue *last;       /* named last */
+    struct restore_lease *leases;     /* from 1 on */
     uint32_t lease_count, lease_cap, free_lease;
     struct broker_queue stand_in; /* for broker_task_new, which wants an index only */
 };

@@ -45,7 +45,7 @@ bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, cons
 {
     uint64_t ceiling = broker_memory_ceiling(b, c);
 
-    if (b->refuses && c == BROKER_NEW_WORK)
+    if ((b->refuses && c == BROKER_NEW_WORK) || body_cost > b->room[c])
         return false;
     if (b->limits.memory_bytes == 0)
         return true;
@@ -55,7 +55,7 @@ bool broker_memory_fits(const struct broker *b, enum broker_memory_class c, cons
 static bool make_room(struct broker *b, enum broker_memory_class c, const struct broker_session *s,
                       uint64_t body_cost)
 {
-    if (b->refuses && c == BROKER_NEW_WORK)
+    if ((b->refuses && c == BROKER_NEW_WORK) || body_cost > b->room[c])
         return false;
     if (b->limits.memory_bytes == 0)
         return true;

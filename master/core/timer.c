@@ -132,6 +132,21 @@ static int on_wait_due(struct broker *b, struct tq_deadline *d, struct broker_ef
     return TQ_OK;
 }
 
+/* It could not be extended, nor could its session come back, for so long. */
+static bool lease_waits_on(struct broker *b, struct broker_lease *l)
+{
+    uint64_t ms = broker_deaf_ms(b, &l->deaf_ms);
+    uint64_t at_ms = broker_after(b->now_ms, ms);
+    int rv;
+
+    if (ms == 0)
+        return false;
+    l->limit_ms = broker_after(l->limit_ms > b->now_ms ? l->limit_ms : b->now_ms, ms);
+    rv = tq_deadline_set_ranked(b->deadlines, &l->deadline, at_ms);
+    TQ_ASSERT(rv == TQ_OK); /* its place is free */
+    return true;
+}
+
 /* Time was up, and the session is told, or its session has been silent for too long, and may still come back
  * and resume it. */
 static int on_lease_due(struct broker *b, struct tq_deadline *d, struct broker_effects *out)
@@ -139,6 +154,8 @@ static int on_lease_due(struct broker *b, struct tq_deadline *d, struct broker_e
     struct broker_lease *l = broker_lease_of_deadline(d);
     bool is_over = l->limit_ms <= b->now_ms;
 
+    if (lease_waits_on(b, l))
+        return TQ_OK;
     if (is_over && !l->session->silent) {
         struct broker_effect *e;
 

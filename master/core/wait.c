@@ -31,7 +31,8 @@ enum broker_outcome broker_no_room(const struct broker *b, const struct broker_s
 {
     if (!s->native || broker_queue_is_full(q))
         return BROKER_REPLY_FULL;
-    return b->refuses && c == BROKER_NEW_WORK ? BROKER_REPLY_NO_SPACE : BROKER_REPLY_NO_MEMORY;
+    return (b->refuses && c == BROKER_NEW_WORK) || b->room[c] != UINT64_MAX ? BROKER_REPLY_NO_SPACE
+                                                                            : BROKER_REPLY_NO_MEMORY;
 }
 
 struct broker_wait *broker_wait_new(struct broker *b, enum broker_wait_kind kind,

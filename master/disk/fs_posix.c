@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "common/assert.h"
@@ -94,6 +95,7 @@ static int fs_list(struct log_fs *fs, void (*fn)(void *fn_ctx, const char *name)
             close(fd);
         return rv == TQ_ENOTFOUND ? TQ_EIO : rv;
     }
+    /* cppcheck-suppress readdirCalled ; a stream of our own */
     while (errno = 0, (e = readdir(d)) != NULL)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             fn(fn_ctx, e->d_name);
@@ -130,8 +132,12 @@ static int open_trusted(struct log_fs *fs, const char *name, int flags)
         snprintf(fs->error, sizeof(fs->error), "refusing %s: it is a symbolic link", name);
         return TQ_EIO;
     }
-    if (file < 0)
-        return fail(fs, "cannot open", name);
+    if (file < 0) {
+        bool may_pass = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
+        int rv = fail(fs, "cannot open", name);
+
+        return may_pass ? TQ_ELIMIT : rv;
+    }
     if (fstat(file, &st) != 0) {
         int rv = fail(fs, "cannot look at", name);
 
@@ -395,6 +401,17 @@ static int in_use(int lock, const char *dir, char err[LOG_ERROR_MAX])
     return refuse(err, TQ_EIO, dir, "another task-master uses it; stop that one first");
 }
 
+/* 0 or errno. */
+static int lock_now(int file)
+{
+    int e;
+
+    do
+        e = flock(file, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+    while (e == EINTR);
+    return e;
+}
+
 static int take_lock(struct fs_posix *f, const char *dir, char err[LOG_ERROR_MAX])
 {
     char text[32];
@@ -407,9 +424,10 @@ static int take_lock(struct fs_posix *f, const char *dir, char err[LOG_ERROR_MAX
         f->lock = -1;
         return refuse(err, rv, dir, "%s", f->fs.error);
     }
-    do
-        e = flock(f->lock, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
-    while (e == EINTR);
+    /* The directory itself, too: somebody may remove the file. Not all systems can (NFS). */
+    if (lock_now(f->dir) == EWOULDBLOCK)
+        return in_use(f->lock, dir, err);
+    e = lock_now(f->lock);
     if (e == EWOULDBLOCK)
         return in_use(f->lock, dir, err);
     if (e != 0)
@@ -419,6 +437,16 @@ static int take_lock(struct fs_posix *f, const char *dir, char err[LOG_ERROR_MAX
     if (fs_truncate(&f->fs, f->lock, 0) == TQ_OK)
         (void)fs_write(&f->fs, f->lock, 0, tq_span(text, (size_t)n));
     return TQ_OK;
+}
+
+static uint64_t fs_free_bytes(struct log_fs *fs)
+{
+    const struct fs_posix *f = fs->ctx;
+    struct statvfs st;
+
+    if (fstatvfs(f->dir, &st) != 0)
+        return UINT64_MAX;
+    return (uint64_t)st.f_bavail * st.f_frsize;
 }
 
 int fs_posix_open(struct fs_posix *f, const char *dir, bool create, bool lock_it, char err[LOG_ERROR_MAX])
@@ -440,6 +468,7 @@ int fs_posix_open(struct fs_posix *f, const char *dir, bool create, bool lock_it
         .rename = fs_rename,
         .remove = fs_remove,
         .sync_dir = fs_sync_dir,
+        .free_bytes = fs_free_bytes,
     };
     rv = open_dir(f, dir, create, err);
     if (rv == TQ_OK && lock_it)

@@ -151,20 +151,16 @@ static int walk_records(struct walk *w)
     return TQ_OK;
 }
 
-static int walk_segment(struct log_analysis *a, size_t i)
+static int walk_segment(struct log_analysis *a, size_t i, const struct log_head *h)
 {
-    const struct log_head *h = &a->dir.heads[i];
-    const struct log_head *next = i + 1 < a->dir.head_count ? h + 1 : NULL;
-    struct walk w = {.a = a,
-                     .head = h,
-                     .last = next == NULL,
-                     .offset = LOG_SEGMENT_HEADER_BYTES,
-                     .index = h->header.first_index};
+    bool last = i + 1 == a->dir.head_count;
+    struct walk w = {
+        .a = a, .head = h, .last = last, .offset = LOG_SEGMENT_HEADER_BYTES, .index = h->header.first_index};
     uint64_t bytes = h->header.bytes;
     int rv;
 
-    if (next != NULL && next->rv == TQ_OK && next->number == h->number + 1)
-        w.stop = next->header.first_index;
+    if (!last && h[1].rv == TQ_OK && h[1].number == h->number + 1)
+        w.stop = h[1].header.first_index;
     if (log_head_is_short(h)) {
         bytes = h->file_bytes;
         rv = add_found(a, LOG_FAULT_SHORT, h->number, 0,
@@ -224,7 +220,7 @@ static int analyse_segments(struct log_analysis *a)
                            (struct log_finding){.bytes = LOG_SEGMENT_HEADER_BYTES, .what = h->why});
             a->next_index = 0;
         } else if (rv == TQ_OK) {
-            rv = walk_segment(a, i);
+            rv = walk_segment(a, i, h);
         }
         if (rv != TQ_OK)
             return rv;

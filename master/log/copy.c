@@ -12,6 +12,7 @@ struct part {
     struct log_copy *c;
     char *err;
     uint64_t number;
+    uint64_t end_before; /* of the segment before this one */
     struct log_segment_header header;
     int in, out;         /* -1: not open */
     uint64_t next_index; /* of the record that is to come */
@@ -21,6 +22,7 @@ struct part {
     /* the record that is being read */
     uint64_t left, pad; /* bytes of its payload, and of the zeros behind it */
     uint32_t crc, wanted_crc;
+    bool filled; /* and they are none */
 };
 
 static void part_name(char out[LOG_FS_NAME_MAX], uint64_t number)
@@ -42,6 +44,16 @@ __attribute__((format(printf, 3, 4))) static int fail(const struct part *p, int 
     return rv;
 }
 
+/* The records of the segment before go on no further than this, and should. */
+static int fail_before(struct part *p)
+{
+    p->number--;
+    (void)fail(p, TQ_EINVAL, "offset %" PRIu64 ": record %" PRIu64 " is damaged", p->end_before,
+               p->next_index);
+    p->number++;
+    return TQ_EINVAL;
+}
+
 static int fail_fs(const struct part *p, const struct log_fs *fs, int rv)
 {
     snprintf(p->err, LOG_ERROR_MAX, "%s%s", fs == p->c->to ? "the copy: " : "", fs->error);
@@ -57,8 +69,8 @@ static void begin_record(struct part *p, const uint8_t *at)
     struct log_record_header h;
 
     log_record_header_load(at, &h);
-    if (h.index != p->next_index || h.len > LOG_PAYLOAD_MAX ||
-        log_record_bytes(h.len) > p->header.bytes - p->at) {
+    if (h.index != p->next_index || !log_record_is_plausible(&h, p->header.bytes - p->at) ||
+        h.len > LOG_PAYLOAD_MAX || log_record_bytes(h.len) > p->header.bytes - p->at) {
         p->over = true;
         return;
     }
@@ -66,14 +78,24 @@ static void begin_record(struct part *p, const uint8_t *at)
     memset(header + RECORD_CRC, 0, 4);
     p->crc = log_crc(log_seed(p->header.uuid, p->number), header, sizeof(header));
     p->wanted_crc = h.crc;
+    p->filled = false;
     p->left = h.len;
     p->pad = log_record_bytes(h.len) - LOG_RECORD_HEADER_BYTES - h.len;
     p->at += LOG_RECORD_HEADER_BYTES;
 }
 
+static bool any_set(const uint8_t *at, size_t n)
+{
+    uint8_t all = 0;
+
+    for (size_t i = 0; i < n; i++)
+        all |= at[i];
+    return all != 0;
+}
+
 static void end_record(struct part *p)
 {
-    if (p->crc != p->wanted_crc) {
+    if (p->crc != p->wanted_crc || p->filled) {
         p->over = true;
         return;
     }
@@ -107,6 +129,7 @@ static size_t look(struct part *p, bool *inside, struct tq_span in)
         } else {
             n = n < p->pad ? n : p->pad;
             p->pad -= n;
+            p->filled = p->filled || any_set(in.data + used, (size_t)n);
         }
         used += (size_t)n;
         p->at += n;
@@ -135,14 +158,21 @@ static int copy_header(struct part *p)
         return fail(p, TQ_EINVAL, "offset 0: the header is cut short");
     if (log_segment_header_get(tq_span(bytes, sizeof(bytes)), &p->header, &why) != TQ_OK)
         return fail(p, TQ_EINVAL, "offset 0: %s", why);
+    if (p->next_index != 0 && p->header.first_index > p->next_index)
+        return fail_before(p);
     if (p->header.number != p->number || p->header.bytes < sizeof(bytes) ||
-        (p->next_index != 0 && p->header.first_index != p->next_index))
+        (p->next_index != 0 && p->header.first_index < p->next_index))
         return fail(p, TQ_EINVAL, "offset 0: the segment does not follow the one before it");
     p->next_index = p->header.first_index;
     p->at = p->end = sizeof(bytes);
     p->over = p->next_index > p->c->last_index;
     got = p->c->to->write(p->c->to, p->out, 0, tq_span(bytes, sizeof(bytes)));
     return got == 0 ? TQ_OK : fail_fs(p, p->c->to, (int)got);
+}
+
+static bool is_canceled(const struct log_copy *c)
+{
+    return c->canceled != NULL && c->canceled(c->ctx);
 }
 
 static int copy_records(struct part *p)
@@ -174,8 +204,8 @@ static int copy_records(struct part *p)
         memmove(c->buffer, c->buffer + used, have < LOG_RECORD_HEADER_BYTES ? have : 0);
         if (have >= LOG_RECORD_HEADER_BYTES)
             break; /* it is over */
-        if (c->canceled != NULL && c->canceled(c->ctx))
-            return fail(p, TQ_ECANCELED, "the copy was canceled");
+        if (is_canceled(c))
+            break; /* which is seen again */
     }
     return TQ_OK;
 }
@@ -207,6 +237,8 @@ static int copy_segment(struct part *p)
 
     log_segment_name(name, p->number);
     p->in = c->from->open(c->from, name, LOG_FS_READ);
+    if (p->in == TQ_ENOTFOUND && p->next_index != 0)
+        return fail_before(p);
     if (p->in < 0)
         return fail_fs(p, c->from, p->in);
     part_name(name, p->number);
@@ -283,14 +315,12 @@ int log_copy_run(struct log_copy *c, char err[LOG_ERROR_MAX])
         return TQ_OK; /* nothing is written yet */
     do {
         p.in = p.out = -1;
+        p.end_before = p.end;
         rv = copy_segment(&p);
+        if (rv == TQ_OK && is_canceled(c))
+            rv = fail(&p, TQ_ECANCELED, "the copy was canceled");
         p.number++;
     } while (rv == TQ_OK && p.next_index <= c->last_index);
-    if (rv == TQ_ENOTFOUND && p.number > c->first_segment + 1) { /* the one before it should have gone on */
-        p.number -= 2;
-        rv = fail(&p, TQ_EINVAL, "offset %" PRIu64 ": record %" PRIu64 " is damaged", p.end, p.next_index);
-        p.number += 2;
-    }
     if (rv == TQ_OK)
         rv = make_spare(&p, p.number);
     if (rv == TQ_OK)

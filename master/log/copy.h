@@ -15,7 +15,7 @@ struct log_copy {
     struct log_fs *from, *to; /* `to`: an empty directory */
     uint64_t first_segment, last_index;
     uint8_t *buffer;             /* of LOG_COPY_BUFFER_BYTES */
-    bool (*canceled)(void *ctx); /* asked after each buffer; NULL: never */
+    bool (*canceled)(void *ctx); /* asked now and then; true stays true; NULL: never */
     void *ctx;
     uint64_t files, bytes; /* that were made; bytes of records and headers */
 };

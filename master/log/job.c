@@ -10,7 +10,6 @@ static uint64_t clock_of(const struct log_job *job)
     return job->hooks != NULL && job->hooks->now_ns != NULL ? job->hooks->now_ns(job->hooks->ctx) : 0;
 }
 
-/* A failed sync is final, whatever it is called: what was to be synced may be gone. */
 static int sync_file(struct log_job *job, int file)
 {
     uint64_t began = clock_of(job);
@@ -20,14 +19,12 @@ static int sync_file(struct log_job *job, int file)
     if (job->sync_ns > job->sync_ns_max)
         job->sync_ns_max = job->sync_ns;
     job->syncs++;
-    return rv == TQ_ENOSPC ? TQ_EIO : rv;
+    return log_of_sync(rv);
 }
 
 static int sync_names(struct log_fs *fs)
 {
-    int rv = fs->sync_dir(fs);
-
-    return rv == TQ_ENOSPC ? TQ_EIO : rv;
+    return log_of_sync(fs->sync_dir(fs));
 }
 
 /* ---- a new segment ---- */
@@ -53,11 +50,43 @@ int log_segment_name_it(struct log_fs *fs, int file, uint64_t number, struct tq_
         return rv;
     rv = fs->sync(fs, file);
     if (rv != TQ_OK)
-        return rv == TQ_ENOSPC ? TQ_EIO : rv;
+        return log_of_sync(rv);
     log_spare_name(from, number);
     log_segment_name(to, number);
     rv = fs->rename(fs, from, to);
     return rv != TQ_OK ? rv : sync_names(fs);
+}
+
+static int empty_spare(struct log_fs *fs, uint64_t number)
+{
+    char name[64];
+    int file, rv;
+
+    log_spare_name(name, number);
+    file = fs->open(fs, name, LOG_FS_WRITE);
+    if (file < 0)
+        return file == TQ_ENOTFOUND ? TQ_OK : file; /* one that is planned */
+    rv = fs->truncate(fs, file, 0);
+    fs->close(fs, file);
+    return rv;
+}
+
+/* What does not fit any spare may need more room than there is: then it takes that of the spares behind, from
+ * the last one on, for which they are held. All would wait for it otherwise. */
+static int allocate(struct log_job *job, const struct log_piece *p)
+{
+    int rv = job->fs->allocate(job->fs, job->next_file, p->header.bytes), done;
+
+    for (uint64_t n = job->spare_last; rv == TQ_ENOSPC && n > p->header.number; n--) {
+        if (job->emptied_from != 0 && n >= job->emptied_from)
+            continue;
+        done = empty_spare(job->fs, n);
+        if (done != TQ_OK)
+            return done;
+        job->emptied_from = n;
+        rv = job->fs->allocate(job->fs, job->next_file, p->header.bytes);
+    }
+    return rv;
 }
 
 /* The segment of this piece takes over from the one that is full. May find no room at any of its steps, and
@@ -90,7 +119,7 @@ static int begin_segment(struct log_job *job, const struct log_piece *p)
         if (job->next_file < 0)
             return job->next_file;
     }
-    rv = job->fs->allocate(job->fs, job->next_file, p->header.bytes);
+    rv = allocate(job, p);
     if (rv != TQ_OK)
         return rv;
     log_segment_header_put(head, &p->header);
@@ -119,11 +148,8 @@ static int fill_spare(struct log_fs *fs, uint64_t number, uint64_t bytes)
     if (file < 0)
         return file;
     rv = fs->allocate(fs, file, bytes);
-    if (rv == TQ_OK) { /* now, and not when a group waits for it */
-        rv = fs->sync(fs, file);
-        if (rv == TQ_ENOSPC)
-            rv = TQ_EIO;
-    }
+    if (rv == TQ_OK) /* now, and not when a group waits for it */
+        rv = log_of_sync(fs->sync(fs, file));
     fs->close(fs, file);
     return rv;
 }
@@ -161,10 +187,10 @@ static int do_chores(struct log_job *job)
         if (rv == TQ_OK)
             job->chores_done++;
     }
-    if (rv != TQ_OK && rv != TQ_ENOSPC)
+    if (rv != TQ_OK && !log_is_passing(rv))
         return rv;
     job->chore_rv = rv;
-    if (rv == TQ_ENOSPC) {
+    if (rv != TQ_OK) {
         (void)snprintf(job->error, sizeof(job->error), "%s", job->fs->error);
         rv = TQ_OK;
     }
@@ -238,10 +264,13 @@ void log_job_run_with(struct log_job *job, const struct log_hooks *hooks)
 {
     job->hooks = hooks;
     job->chores_done = 0;
+    job->emptied_from = 0;
     job->chore_rv = TQ_OK;
     job->syncs = 0;
     job->sync_ns = job->sync_ns_max = job->write_ns = 0;
     job->rv = run(job);
+    if (job->asks_free)
+        job->free_bytes = job->fs->free_bytes(job->fs);
     if (job->rv != TQ_OK)
         (void)snprintf(job->error, sizeof(job->error), "%s", job->fs->error);
     job->hooks = NULL;

@@ -141,6 +141,8 @@ static void submit(struct log *l, bool sync)
 
     job->sync = sync;
     job->chores_first = l->stuck;
+    job->asks_free = l->stuck || l->now_ms - l->free_ms >= LOG_FREE_MS;
+    job->spare_last = log_last_segment(l)->number + l->spare_count;
     atomic_store_explicit(&job->over, false, memory_order_relaxed);
     l->running = true;
     l->host.submit(l->host.ctx, job);
@@ -197,6 +199,8 @@ void log_kick(struct log *l, uint64_t now_ms)
         if (!l->stuck)
             l->try_ms = LOG_NEVER;
     }
+    if (l->start_index == 0)
+        log_segments_free(l);
     if (!l->closed)
         append_start(l);
     if (now_ms >= mark_due_ms(l))
@@ -247,8 +251,11 @@ static void fail(struct log *l)
 static void take_results(struct log *l)
 {
     struct log_job *job = &l->job;
-    bool had_room = !l->stuck && !l->short_of_room;
 
+    if (job->asks_free) {
+        l->free_bytes = job->free_bytes;
+        l->free_ms = l->now_ms;
+    }
     l->syncs += job->syncs;
     if (job->sync_ns > 0)
         l->sync_ns_last = job->sync_ns;
@@ -256,11 +263,14 @@ static void take_results(struct log *l)
         l->sync_ns_max = job->sync_ns_max;
     if (job->write_ns > l->write_ns_max)
         l->write_ns_max = job->write_ns;
-    l->stuck = job->rv == TQ_ENOSPC;
+    l->stuck = job->rv != TQ_OK;
+    if (l->stuck)
+        l->wait_rv = job->rv;
+    log_spares_emptied(l, job->emptied_from);
     log_chores_done(l);
     if (l->stuck) /* chores that made room came first */
         l->try_ms = log_after(l->now_ms, LOG_RETRY_MS);
-    if (had_room && (l->stuck || l->short_of_room))
+    if (l->stuck || l->short_of_room)
         (void)snprintf(l->error, sizeof(l->error), "%s", job->error);
     if (!l->stuck) {
         group_clear(&job->group);
@@ -270,17 +280,18 @@ static void take_results(struct log *l)
         l->dirty_ms = LOG_NEVER;
     else if (l->dirty_ms == LOG_NEVER)
         l->dirty_ms = l->now_ms;
-    if (l->start_index != 0 && l->synced >= l->start_index) {
+    if (l->start_index != 0 && l->synced >= l->start_index)
         l->start_index = 0;
-        log_segments_free(l);
-    } else if (l->start_index == 0 && l->segments[0].number < l->start) {
-        log_segments_free(l); /* there was no memory for the list */
-    }
+}
+
+static bool is_waiting(const struct log *l)
+{
+    return l->stuck || (l->short_of_room && log_wants_room(l));
 }
 
 static bool has_no_space(const struct log *l)
 {
-    return l->stuck || (l->short_of_room && log_wants_room(l));
+    return is_waiting(l) && l->wait_rv == TQ_ENOSPC;
 }
 
 void log_done(struct log *l, uint64_t now_ms)
@@ -297,7 +308,7 @@ void log_done(struct log *l, uint64_t now_ms)
     }
     l->running = false;
     l->now_ms = now_ms;
-    if (l->job.rv != TQ_OK && l->job.rv != TQ_ENOSPC) {
+    if (l->job.rv != TQ_OK && !log_is_passing(l->job.rv)) {
         fail(l);
         l->host.on_progress(l->host.ctx);
         return;
@@ -316,7 +327,7 @@ uint64_t log_next_ms(const struct log *l)
 
     if (l->running || l->failed)
         return LOG_NEVER;
-    if (l->stuck || (l->short_of_room && log_wants_room(l)))
+    if (is_waiting(l))
         next = l->try_ms;
     if (!l->stuck && mark < next)
         next = mark;
@@ -364,6 +375,8 @@ void log_get_status(const struct log *l, struct log_status *ret)
         .no_space = has_no_space(l),
         .failed = l->failed,
         .room_bytes = last->bytes - last->end,
+        .record_max = log_record_max(l),
+        .free_bytes = l->free_bytes,
         .first_segment = l->segments[0].number,
         .last_segment = last->number,
         .groups = l->groups,

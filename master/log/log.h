@@ -16,7 +16,8 @@
  *
  * A failed write or sync is final: `failed` is set with its reason, nothing is ever reported as written or
  * synced again, and the owner ends the process. No room is not final: what found none is tried again every
- * LOG_RETRY_MS and whenever room was made, nothing is lost or reported meanwhile, and `no_space` says so. */
+ * LOG_RETRY_MS and whenever room was made, nothing is lost or reported meanwhile, and `no_space` says so. No
+ * descriptor is treated like that, too, but `no_space` does not say so. */
 #ifndef MASTER_LOG_LOG_H
 #define MASTER_LOG_LOG_H
 
@@ -32,9 +33,10 @@ enum log_wait {              /* who waits for a record? */
 };
 
 struct log_conf {
-    uint64_t segment_bytes;       /* 16 MiB; a larger record gets a segment of its own size */
-    uint64_t group_bytes;         /* log_is_busy above so much that is not written yet; 8 MiB */
-    uint32_t interval_ms;         /* what was written is synced after so long at the latest; 1,000 */
+    uint64_t segment_bytes; /* 16 MiB; a larger record gets a segment of its own size */
+    uint64_t group_bytes;   /* log_is_busy above so much that is not written yet; 8 MiB, and no more than
+                               half a segment */
+    uint32_t interval_ms;   /* what was written is synced after so long at the latest; 1,000 */
     uint8_t uuid[LOG_UUID_BYTES]; /* random, for a directory that is empty */
     uint64_t now_ms;              /* for headers */
 };
@@ -103,11 +105,16 @@ struct log_pin {
 };
 void log_pin(struct log *l, struct log_pin *ret);
 void log_unpin(struct log *l);
-/* So many bytes must always be left for records that may not fail (completions): as many spare segments are
- * held ready as have room for them, whatever is left in the segment that is written, and one more as soon as
- * that is half full. An eighth of each counts as lost to records that do not fit the end. Records larger than
- * a segment are not provided for: they need room of their own when they come. */
+/* So many bytes must always be left for records that may not fail (completions). As soon as the segment that
+ * is written cannot hold them and a group, spares that can are allocated. If that finds no room, `no_space`
+ * is told while they are still there: what came in meanwhile was a group at most. An eighth of all that
+ * counts as lost to records that do not fit an end. */
 void log_set_reserve(struct log *l, uint64_t bytes);
+/* A record larger than record_max needs room that is not allocated: where there is none it has to wait, and
+ * all behind it, unless the other spares, which it takes, are enough. So whoever can, asks before: the next
+ * spare is made large enough for such a payload (record_max says when it is), or `no_space` is told. Counts
+ * until a segment is begun; 0 takes it back. */
+void log_ask_room(struct log *l, uint64_t payload_bytes);
 /* Appends the LOG_CLOSED record; kick and wait until log_status.synced has reached it. */
 int log_close_record(struct log *l, uint64_t *ret_index);
 
@@ -121,6 +128,8 @@ struct log_status {
     bool no_space;          /* a spare segment, or a write, finds no room: take no new work. Tried again */
     bool failed;            /* final */
     uint64_t room_bytes;    /* left in the segment that is written and in the spare ones */
+    uint64_t record_max;    /* the largest payload of a next record for which room is allocated */
+    uint64_t free_bytes;    /* of the disk, as of some 100 ms ago; UINT64_MAX: not known */
     uint64_t first_segment, last_segment; /* that are in use */
     uint64_t log_bytes;                   /* of records from first_segment on */
     uint64_t used_bytes;                  /* of the files of these segments */

@@ -5,13 +5,16 @@
 
 #include <stdatomic.h>
 
+#include "common/err.h"
 #include "master/log/log.h"
 
-#define LOG_CHORES_MAX 8u         /* of one job: the group behind it waits for them */
-#define LOG_KEEP_BYTES (1u << 20) /* of a group's buffer: more is given back when it is not used */
-#define LOG_BUFFER_MAX (LOG_PAYLOAD_MAX * 2ull)
-#define LOG_NEVER      UINT64_MAX
-#define LOG_FILE_UNIT  4096u
+#define LOG_FREE_MS     100u       /* the disk is asked for its room so often */
+#define LOG_CHORES_MAX  8u         /* of one job: the group behind it waits for them */
+#define LOG_KEEP_BYTES  (1u << 20) /* of a group's buffer: more is given back when it is not used */
+#define LOG_BUFFER_MAX  (LOG_PAYLOAD_MAX * 2ull)
+#define LOG_RESERVE_MAX (1ull << 40)
+#define LOG_NEVER       UINT64_MAX
+#define LOG_FILE_UNIT   4096u
 
 /* A run of records of one group that go into one segment. */
 struct log_piece {
@@ -53,7 +56,9 @@ struct log_job {
     /* What is to be done. */
     struct log_group group;
     bool sync;
-    bool chores_first; /* the group waits for room */
+    bool chores_first;   /* the group waits for room */
+    uint64_t spare_last; /* the highest number of a spare */
+    bool asks_free;      /* how much room the disk has */
     struct log_chore chores[LOG_CHORES_MAX];
     unsigned chore_count;
 
@@ -70,11 +75,13 @@ struct log_job {
     atomic_bool over;
 
     /* For the loop, when it is over. */
-    int rv;       /* of the group: 0, TQ_ENOSPC (try again), or final */
-    int chore_rv; /* of the chores: 0, TQ_ENOSPC */
+    int rv;       /* of the group: 0, log_is_passing (try again), or final */
+    int chore_rv; /* of the chores: 0, or log_is_passing */
     unsigned chores_done;
+    uint64_t emptied_from; /* spares from this number on have no bytes any more; 0: none was touched */
     unsigned syncs;
     uint64_t sync_ns, sync_ns_max, write_ns;
+    uint64_t free_bytes;
     char error[LOG_ERROR_MAX];
 };
 
@@ -117,8 +124,12 @@ struct log {
     uint64_t *spares;
     size_t spare_count, spare_cap;
     uint64_t named; /* spares up to this number have their names, durably */
-    uint64_t reserve_spares;
+    uint64_t reserve_bytes;
+    uint64_t asked_bytes; /* for a record of so many bytes the first spare is to have room; 0: nobody asked */
+    uint64_t free_bytes;  /* of the disk, as of free_ms */
+    uint64_t free_ms;
     bool short_of_room; /* a spare could not be had */
+    int wait_rv;        /* why, or why the group is stuck: TQ_ENOSPC or TQ_ELIMIT */
     struct log_freed *freed;
     size_t freed_count, freed_cap;
 
@@ -147,12 +158,25 @@ int log_group_reserve(struct log_group *g);
 int log_place(struct log *l, uint64_t record_bytes, struct log_piece **ret);
 /* What there is to do beside writing. */
 void log_plan_chores(struct log *l);
+void log_spares_emptied(struct log *l, uint64_t from);
 void log_chores_done(struct log *l);
 /* A LOG_START is synced: what is below it is free. */
 void log_segments_free(struct log *l);
 bool log_wants_room(const struct log *l); /* fewer spares than there should be */
+uint64_t log_record_max(const struct log *l);
 
 /* ---- job.c: all that blocks ---- */
+
+/* No room, or no descriptor: not now. */
+static inline bool log_is_passing(int rv)
+{
+    return rv == TQ_ENOSPC || rv == TQ_ELIMIT;
+}
+/* A sync that did not do what it should has failed, whatever it is called. */
+static inline int log_of_sync(int rv)
+{
+    return log_is_passing(rv) ? TQ_EIO : rv;
+}
 
 /* An empty file of this name, if it is not there. 0, TQ_ENOSPC, or final. The name is not synced. */
 int log_spare_name_it(struct log_fs *fs, uint64_t number);

@@ -18,9 +18,7 @@ struct opening {
 
 static int sync_names(struct log_fs *fs)
 {
-    int rv = fs->sync_dir(fs);
-
-    return rv == TQ_ENOSPC ? TQ_EIO : rv;
+    return log_of_sync(fs->sync_dir(fs));
 }
 
 /* ---- the first start ---- */
@@ -111,6 +109,8 @@ static int settle_last(struct opening *o)
             return TQ_EIO;
         }
         rv = o->fs->write(o->fs, file, at, tq_span(o->chunk, n));
+        if (rv == TQ_ENOSPC)
+            break; /* a file system that copies on writing, and is full: then it has to do as it is */
         if (rv != TQ_OK)
             return rv;
         at += n;
@@ -125,8 +125,21 @@ static int settle_last(struct opening *o)
             return rv;
         done += n;
     }
-    rv = o->fs->sync(o->fs, file);
-    return rv == TQ_ENOSPC ? TQ_EIO : rv;
+    return log_of_sync(o->fs->sync(o->fs, file));
+}
+
+/* The size of a file, too, may be something that a failed sync has lost, and is told all the same. */
+static int settle_size(struct opening *o, int file, uint64_t bytes)
+{
+    static const uint8_t end[8];
+    int rv;
+
+    if (o->state->closed)
+        return TQ_OK;
+    rv = o->fs->write(o->fs, file, bytes - sizeof(end), tq_span(end, sizeof(end)));
+    if (rv != TQ_OK)
+        return rv;
+    return log_of_sync(o->fs->sync(o->fs, file));
 }
 
 /* A spare that is ready, or is emptied: it has not the size that segments have now, or a header of a life to
@@ -154,6 +167,8 @@ static int look_at_spare(struct opening *o, uint64_t number, uint64_t *ret_bytes
         rv = o->fs->truncate(o->fs, file, 0);
     } else {
         rv = o->fs->allocate(o->fs, file, bytes); /* its size says nothing of its blocks */
+        if (rv == TQ_OK)
+            rv = settle_size(o, file, bytes);
         if (rv == TQ_OK)
             *ret_bytes = bytes;
         else if (rv == TQ_ENOSPC)
@@ -282,6 +297,8 @@ static struct log *log_new(struct log_fs *fs, const struct log_conf *conf, const
     if (l->conf.segment_bytes > LOG_SEGMENT_MAX_BYTES)
         l->conf.segment_bytes = LOG_SEGMENT_MAX_BYTES;
     l->conf.segment_bytes &= ~(LOG_FILE_UNIT - 1ull);
+    if (l->conf.group_bytes > l->conf.segment_bytes / 2)
+        l->conf.group_bytes = l->conf.segment_bytes / 2;
     l->now_ms = l->active_ms = conf->now_ms;
     l->dirty_ms = l->try_ms = LOG_NEVER;
     l->term = 1;
@@ -313,6 +330,8 @@ int log_open(struct log **ret_log, struct log_fs *fs, const struct log_conf *con
         return rv == TQ_ENOMEM || rv == TQ_ENOSPC ? rv : TQ_EIO;
     }
     begin_here(o.l);
+    o.l->free_bytes = fs->free_bytes(fs);
+    o.l->free_ms = conf->now_ms;
     *ret_log = o.l;
     return TQ_OK;
 }

@@ -49,13 +49,16 @@ static struct log_segment *begin_segment(struct log *l, uint64_t bytes)
 {
     struct log_segment *s = &l->segments[l->segment_count];
 
+    TQ_ASSERT(l->spare_count > 0);
+    if (l->spares[0] > bytes) /* it was made for a larger one */
+        bytes = l->spares[0];
+    l->asked_bytes = 0;
     *s = (struct log_segment){.number = log_last_segment(l)->number + 1,
                               .first_index = l->next_index,
                               .bytes = bytes,
                               .end = LOG_SEGMENT_HEADER_BYTES};
     l->segment_count++;
     l->seed = log_seed(l->conf.uuid, s->number);
-    TQ_ASSERT(l->spare_count > 0);
     l->spare_count--;
     memmove(l->spares, l->spares + 1, l->spare_count * sizeof(*l->spares));
     if (l->spare_count == 0)
@@ -106,27 +109,55 @@ uint64_t log_segment(const struct log *l)
 
 /* ---- spares ---- */
 
+/* What the first one is to have: a record that was asked for has to fit. */
+static uint64_t first_spare_bytes(const struct log *l)
+{
+    return l->asked_bytes > 0 ? bytes_for(l, l->asked_bytes) : l->conf.segment_bytes;
+}
+
 /* From the first on, without a gap. */
 static size_t spares_filled(const struct log *l)
 {
     size_t n = 0;
 
-    while (n < l->spare_count && l->spares[n] >= l->conf.segment_bytes)
+    while (n < l->spare_count && l->spares[n] >= (n == 0 ? first_spare_bytes(l) : l->conf.segment_bytes))
         n++;
     return n;
 }
 
+static size_t spares_for(const struct log *l, uint64_t bytes)
+{
+    uint64_t each = (l->conf.segment_bytes - LOG_SEGMENT_HEADER_BYTES) / 8 * 7;
+
+    return (size_t)(bytes / each + (bytes % each != 0));
+}
+
+/* So many hold the reserve, and a group that comes before anybody can say that there is no room. */
+static size_t spares_most(const struct log *l)
+{
+    return spares_for(l, l->reserve_bytes + l->conf.group_bytes);
+}
+
+/* A group that fits the rest of the segment leaves something there; one that does not leaves nothing. */
 static size_t spares_wanted(const struct log *l)
 {
     const struct log_segment *s = log_last_segment(l);
+    uint64_t rest = s->bytes - s->end, reserve = l->reserve_bytes;
+    size_t wanted;
 
-    return (size_t)l->reserve_spares + (s->end > s->bytes / 2 ? 1 : 0);
+    if (rest < l->conf.group_bytes)
+        return spares_most(l);
+    rest = (rest - l->conf.group_bytes) / 8 * 7;
+    wanted = spares_for(l, reserve > rest ? reserve - rest : 0);
+    return wanted == 0 && l->asked_bytes > 0 ? 1 : wanted;
 }
 
 /* As many names are kept: the one behind the next, too, so that a switch does not have to wait for it. */
 static size_t spares_kept(const struct log *l)
 {
-    return l->reserve_spares < 1 ? 2 : (size_t)l->reserve_spares + 1;
+    size_t most = spares_most(l);
+
+    return most < 2 ? 2 : most;
 }
 
 bool log_wants_room(const struct log *l)
@@ -134,13 +165,37 @@ bool log_wants_room(const struct log *l)
     return spares_filled(l) < spares_wanted(l);
 }
 
-void log_set_reserve(struct log *l, uint64_t bytes)
+static void look_at_room(struct log *l)
 {
-    uint64_t each = (l->conf.segment_bytes - LOG_SEGMENT_HEADER_BYTES) / 8 * 7;
-
-    l->reserve_spares = bytes / each + (bytes % each != 0);
     if (!log_wants_room(l))
         l->short_of_room = false;
+}
+
+void log_set_reserve(struct log *l, uint64_t bytes)
+{
+    l->reserve_bytes = bytes < LOG_RESERVE_MAX ? bytes : LOG_RESERVE_MAX;
+    look_at_room(l);
+}
+
+void log_ask_room(struct log *l, uint64_t payload_bytes)
+{
+    if (payload_bytes > LOG_PAYLOAD_MAX)
+        payload_bytes = LOG_PAYLOAD_MAX;
+    l->asked_bytes = payload_bytes > 0 ? log_record_bytes((uint32_t)payload_bytes) : 0;
+    if (!l->stuck)
+        l->try_ms = LOG_NEVER; /* at once */
+    look_at_room(l);
+}
+
+uint64_t log_record_max(const struct log *l)
+{
+    const struct log_segment *s = log_last_segment(l);
+    uint64_t room = s->bytes - s->end;
+
+    if (l->spare_count > 0 && l->spares[0] > LOG_SEGMENT_HEADER_BYTES &&
+        l->spares[0] - LOG_SEGMENT_HEADER_BYTES > room)
+        room = l->spares[0] - LOG_SEGMENT_HEADER_BYTES;
+    return room > LOG_RECORD_HEADER_BYTES ? (room - LOG_RECORD_HEADER_BYTES) & ~7ull : 0;
 }
 
 static uint64_t spare_number(const struct log *l, size_t at)
@@ -150,16 +205,16 @@ static uint64_t spare_number(const struct log *l, size_t at)
 
 /* ---- chores ---- */
 
-static void plan(struct log *l, enum log_chore_kind kind, uint64_t number, uint64_t to)
+static void plan(struct log *l, enum log_chore_kind kind, uint64_t number, uint64_t to, uint64_t bytes)
 {
     l->job.chores[l->job.chore_count++] =
-        (struct log_chore){.kind = kind, .number = number, .to = to, .bytes = l->conf.segment_bytes};
+        (struct log_chore){.kind = kind, .number = number, .to = to, .bytes = bytes};
 }
 
 /* What a freed segment becomes: a spare, if one is missing; but while a group waits for room, room. */
 static void plan_freed(struct log *l)
 {
-    size_t filled = spares_filled(l), wanted = (size_t)l->reserve_spares + 1;
+    size_t filled = spares_filled(l), wanted = spares_most(l);
 
     for (size_t i = 0; i < l->freed_count && l->job.chore_count < LOG_CHORES_MAX; i++) {
         const struct log_freed *f = &l->freed[i];
@@ -168,9 +223,9 @@ static void plan_freed(struct log *l)
             log_segments_reserve(l) == TQ_OK) {
             if (filled == l->spare_count)
                 l->spares[l->spare_count++] = 0;
-            plan(l, LOG_CHORE_RECYCLE, f->number, spare_number(l, filled++));
+            plan(l, LOG_CHORE_RECYCLE, f->number, spare_number(l, filled++), f->bytes);
         } else {
-            plan(l, LOG_CHORE_DROP_SEGMENT, f->number, 0);
+            plan(l, LOG_CHORE_DROP_SEGMENT, f->number, 0, 0);
         }
     }
 }
@@ -184,12 +239,23 @@ static void plan_spares(struct log *l)
     if (filled < wanted && log_segments_reserve(l) == TQ_OK) {
         if (filled == l->spare_count)
             l->spares[l->spare_count++] = 0;
-        plan(l, LOG_CHORE_FILL_SPARE, spare_number(l, filled), 0);
+        plan(l, LOG_CHORE_FILL_SPARE, spare_number(l, filled), 0,
+             filled == 0 ? first_spare_bytes(l) : l->conf.segment_bytes);
     } else if (l->named < log_last_segment(l)->number + 2 && log_segments_reserve(l) == TQ_OK) {
         if (l->spare_count < 2)
             l->spares[l->spare_count++] = 0;
-        plan(l, LOG_CHORE_NAME_SPARE, spare_number(l, 1), 0);
+        plan(l, LOG_CHORE_NAME_SPARE, spare_number(l, 1), 0, 0);
     }
+}
+
+/* One that is there for its name only has its room taken away by being made anew, when there is time for it.
+ */
+static bool has_spare_too_many(const struct log *l)
+{
+    size_t n = l->spare_count;
+
+    return n > spares_kept(l) ||
+           (n > 1 && n > spares_most(l) && l->spares[n - 1] > 0 && l->fill.records == 0);
 }
 
 void log_plan_chores(struct log *l)
@@ -201,11 +267,11 @@ void log_plan_chores(struct log *l)
     plan_freed(l);
     if (l->stuck)
         return;
-    while (l->spare_count > spares_kept(l) && l->job.chore_count < LOG_CHORES_MAX) {
+    while (has_spare_too_many(l) && l->job.chore_count < LOG_CHORES_MAX) {
         uint64_t number = spare_number(l, --l->spare_count);
 
         if (number <= l->named) {
-            plan(l, LOG_CHORE_DROP_SPARE, number, 0);
+            plan(l, LOG_CHORE_DROP_SPARE, number, 0, 0);
             l->named = number - 1;
         }
     }
@@ -232,6 +298,13 @@ static void spare_is(struct log *l, uint64_t number, uint64_t bytes)
         l->named = number;
     if (number >= first && number - first < l->spare_count && l->spares[number - first] < bytes)
         l->spares[number - first] = bytes;
+}
+
+void log_spares_emptied(struct log *l, uint64_t from)
+{
+    for (size_t i = 0; from > 0 && i < l->spare_count; i++)
+        if (spare_number(l, i) >= from)
+            l->spares[i] = 0;
 }
 
 void log_chores_done(struct log *l)
@@ -261,7 +334,8 @@ void log_chores_done(struct log *l)
         if (c->kind != LOG_CHORE_NAME_SPARE && l->try_ms != LOG_NEVER)
             l->try_ms = 0; /* there may be room now */
     }
-    if (job->chore_rv == TQ_ENOSPC) {
+    if (job->chore_rv != TQ_OK) {
+        l->wait_rv = job->chore_rv;
         l->short_of_room = true;
         l->try_ms = log_after(l->now_ms, LOG_RETRY_MS);
     } else if (!log_wants_room(l)) {
@@ -302,7 +376,7 @@ void log_segments_free(struct log *l)
     size_t n = 0;
 
     if (l->pinned)
-        return; /* with a later job */
+        return; /* some time later */
     while (n < l->segment_count && l->segments[n].number < l->start) {
         if (reserve((void **)&l->freed, &l->freed_cap, l->freed_count, sizeof(*l->freed)) != TQ_OK)
             break; /* the next time */

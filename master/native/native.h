@@ -154,6 +154,7 @@ struct native_conn {
     uint32_t key;    /* the host's number of its key: sessions belong to it */
     uint8_t closing; /* enum native_closing */
     bool dirty;
+    bool held; /* the host's: what it took out of `out` has not gone because of its log */
 };
 
 enum native_closed {

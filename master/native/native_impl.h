@@ -168,6 +168,7 @@ struct native_session {
     struct tq_deadline deadline;        /* always set, so that moving it cannot fail */
     uint64_t since_ms, heard_ms;        /* heard_ms: while detached */
     uint32_t heartbeat_ms;              /* 0: none */
+    uint32_t deaf_ms;                   /* broker_deaf_ms, when the deadline was set */
     uint32_t index;                     /* in the table of sessions */
     uint32_t key;
     uint8_t token[NATIVE_TOKEN_BYTES];

@@ -83,8 +83,10 @@ struct native_session *native_roster_at(const struct native *n, uint32_t from, u
 
 static void set_deadline(struct native_session *s, uint64_t at_ms)
 {
-    int rv = tq_deadline_set(s->native->host->deadlines, &s->deadline, at_ms);
+    const struct native_host *h = s->native->host;
+    int rv = tq_deadline_set(h->deadlines, &s->deadline, at_ms);
 
+    (void)broker_deaf_ms(h->broker, &s->deaf_ms);
     TQ_ASSERT(rv == TQ_OK); /* it stands in the heap, or did until just now */
 }
 
@@ -121,9 +123,12 @@ static void on_silence(struct native_session *s)
 void native_on_deadline(struct native *n, struct tq_deadline *d)
 {
     struct native_session *s = session_of_deadline(d);
+    uint64_t deaf_ms = broker_deaf_ms(n->host->broker, &s->deaf_ms);
     uint64_t now = native_now(n);
 
-    set_deadline(s, UINT64_MAX); /* its place in the heap is its own again */
+    set_deadline(s, deaf_ms > 0 ? now + deaf_ms : UINT64_MAX); /* its place in the heap is its own again */
+    if (deaf_ms > 0)
+        return;
     if (s->conn == NULL) {
         if (s->ep.session.held_count > 0) {
             set_deadline(s, now + NATIVE_FORGET_MS);
@@ -133,6 +138,8 @@ void native_on_deadline(struct native *n, struct tq_deadline *d)
         native_session_end(s);
         return;
     }
+    if (s->conn->held && !native_wants_input(s->conn))
+        native_heard(s->conn, now); /* it is not listened to as long as its replies wait for the log */
     if (s->conn->heard_ms + silent_ms(s) <= now)
         on_silence(s);
     else

@@ -165,9 +165,9 @@ static void control_decref(struct peer *p, const struct tq_py_request *r)
         pydialect_limbo_over(
             ((struct pypeer *)(void *)((char *)waited - offsetof(struct pypeer, refs)))->peer,
             BROKER_CLOSE_ACK);
-    pypeer_none(p);
     if (o->refcount == 0 && !o->declared && !o->orphan)
-        (void)server_remove_queue(s, o->queue);
+        (void)server_remove_queue(s, o->queue); /* before the reply, which waits for what it tells of */
+    pypeer_none(p);
 }
 
 static void control_accept(struct peer *p, const struct tq_py_request *r)

@@ -96,6 +96,8 @@ int store_recover(struct store *st, struct broker *b, struct native *n, struct s
     if (rv != TQ_OK)
         return rv;
     st->has_state = true;
+    if (st->state.closed)
+        broker_restore_was_closed(st->restore);
     report_log(st, ret);
     return TQ_OK;
 }

@@ -1,15 +1,20 @@
 /* Space: old segments are emptied, room for completions is kept, and new work is refused when there is none.
  *
- * The disk has at most twice what lives, and two segments (the one that is written, and a spare one): from
- * live * 1.5 on the oldest segments are emptied, an eighth of what lives at a time. So a pass over all tasks
- * is worth its time, and what it writes anew before the old segments go is little enough. */
+ * The disk has at most twice what lives, and two segments (the one that is written, and a spare one): before
+ * there is more, the oldest segments are emptied, a sixth of what lives at a time, so that what is written
+ * anew before they go is little enough. */
 #include "master/store/store_impl.h"
 
-#define RESERVE_PER_TASK   64u
+#define KIB                1024u
+#define RESERVE_PER_TASK   128u         /* a hand-out and an end, each with its share of a record */
+#define PLENTY_BYTES       (4ull << 30) /* with so much free, nothing that comes in is counted */
+#define ROOMY_BYTES        (1ull << 30)
 #define RESERVE_MAX_BYTES  (1u << 20) /* of the part that is not by task */
-#define SLICE_BYTES        (1u << 20) /* that are noted in one turn, about */
-#define PASS_SHARE         8u         /* of what lives is emptied in one pass */
-#define LEAST_SHARE        8u         /* so much more than what lives the log may always have */
+#define PASS_SHARE         6u         /* of what lives is emptied in one pass */
+#define LOOKS_PER_PIECE    4u
+#define LOOKS_MAX          1024u
+#define BYTES_PER_PIECE    128u
+#define LEAST_SHARE        4u /* so much more than what lives the log may always have */
 #define FACTOR_MAX_PERCENT 1000000u
 
 /* About what it takes to write all that is there. */
@@ -32,19 +37,36 @@ static uint64_t factor_percent(const struct store *st, uint64_t live)
     return sp->factor_percent;
 }
 
-/* With little that lives, the old segment has to go before the next spare one is made: that is when the new
- * one is half full. */
+/* So many bytes of records are too much. All counts in whole segments on the disk: beside those, what a pass
+ * writes anew (one, at least), and the spare ones. But to keep within that at any price would cost more than
+ * it is worth when there are few. */
+static uint64_t limit(const struct store *st, uint64_t live)
+{
+    uint64_t segment = st->conf.log.segment_bytes;
+    uint64_t group = st->conf.log.group_bytes < segment / 2 ? st->conf.log.group_bytes : segment / 2;
+    uint64_t spares = (st->held_bytes + group) / (segment / 8 * 7) + 1;
+    uint64_t all = (2 * live + 2 * segment) / segment, moving = live / PASS_SHARE / segment + 1;
+    uint64_t most = all > spares + moving ? (all - spares - moving) * segment : 0;
+    uint64_t least = live > segment || st->space.is_idle ? live : segment; /* what is young ends by itself */
+    uint64_t bytes = live / 100 * factor_percent(st, live) + segment / 4;
+
+    least += least / LEAST_SHARE;
+    if (most < least)
+        most = least;
+    if (bytes < least)
+        bytes = least;
+    return bytes < most ? bytes : most;
+}
+
 static bool is_too_long(const struct store *st, const struct log_status *status)
 {
-    uint64_t live = live_bytes(st), segment = st->conf.log.segment_bytes;
-    uint64_t limit = live / 100 * factor_percent(st, live) + segment / 4;
-    uint64_t least = live + live / LEAST_SHARE + segment / 4, most = 2 * live + segment / 2;
+    uint64_t live = live_bytes(st);
 
-    /* What is reserved has its place on the disk, too. */
-    most = most > st->reserve_bytes ? most - st->reserve_bytes : 0;
-    if (limit > most)
-        limit = most > least ? most : least;
-    return status->last_segment > status->first_segment && status->log_bytes > limit;
+    if (status->last_segment == status->first_segment)
+        return false;
+    if (status->no_space) /* what completions leave is wanted at once */
+        return status->log_bytes > live + live / 16 + st->conf.log.segment_bytes / 2;
+    return status->log_bytes > limit(st, live);
 }
 
 /* False: it is compact, whatever its length. */
@@ -57,7 +79,7 @@ static bool may_get_shorter(struct store *st, const struct log_status *status)
         return true;
     if (sp->is_fresh) {
         sp->is_fresh = false;
-        sp->compact_to = status->last_segment - 1;
+        sp->compact_to = status->last_segment;
         return true;
     }
     sp->factor_live = live;
@@ -110,26 +132,43 @@ static bool begin_pass(struct store *st, const struct log_status *status)
     return true;
 }
 
-/* One slice: no more pieces of work than there may be in a turn. */
+/* What was looked at and noted, as pieces of work of about the same time: to write a small task anew is one.
+ */
+static unsigned cost_of(unsigned looked, uint64_t noted_bytes)
+{
+    uint64_t cost = looked / LOOKS_PER_PIECE + noted_bytes / BYTES_PER_PIECE + 1;
+
+    return cost < UINT32_MAX ? (unsigned)cost : UINT32_MAX;
+}
+
+/* One slice: no more than may be done in a turn, and no record that is much of a segment, but for a body that
+ * is more alone. */
 static void move_slice(struct store *st)
 {
     struct store_space *sp = &st->space;
     unsigned budget = st->conf.move_budget;
-    uint64_t noted = 0;
+    uint64_t slice = 0, most = st->conf.log.segment_bytes / 8;
 
-    while (sp->moving && budget > 0 && noted < SLICE_BYTES && sp->noted < sp->may_note) {
-        unsigned piece = budget < 256 ? budget : 256, left = piece;
+    while (sp->moving && budget > 0 && slice < most && sp->noted < sp->may_note) {
+        unsigned looks = budget / 8 + 1, left, cost;
         uint64_t bytes = 0;
+
+        if (looks > LOOKS_MAX)
+            looks = LOOKS_MAX;
+        if (looks > (most - slice) / KIB + 1) /* a look notes no more than that, but for a large body */
+            looks = (unsigned)((most - slice) / KIB) + 1;
+        left = looks;
 
         if (broker_journal_move(st->broker, sp->pass_to, &sp->at, &left, &bytes))
             sp->moving = false;
-        noted += bytes;
+        cost = cost_of(looks - left, bytes);
+        budget -= cost < budget ? cost : budget;
+        slice += bytes;
         sp->noted += bytes;
-        budget -= left < piece ? piece - left : piece;
+        sp->moved_bytes += bytes;
     }
     if (sp->noted >= sp->may_note)
         sp->moving = false; /* it goes on when there is room */
-    sp->moved_bytes += noted;
 }
 
 static void empty_old(struct store *st, const struct log_status *status)
@@ -145,7 +184,7 @@ static void empty_old(struct store *st, const struct log_status *status)
 /* Room that is just being made is none that is missing. */
 static bool must_refuse(const struct store *st, const struct log_status *status)
 {
-    return status->no_space || (st->refuse && status->room_bytes < st->reserve_bytes);
+    return status->no_space || (st->refuse && status->room_bytes < st->held_bytes);
 }
 
 static void refuse_or_not(struct store *st, const struct log_status *status)
@@ -158,29 +197,59 @@ static void refuse_or_not(struct store *st, const struct log_status *status)
     st->host.refuse_new_work(st->host.ctx, refuse);
 }
 
-static uint64_t reserve(const struct store *st)
+static uint64_t above(uint64_t bytes, uint64_t keep)
+{
+    return bytes > keep ? bytes - keep : 0;
+}
+
+/* What may come in until the next turn, so that nothing is accepted for which there will be no room: behind
+ * it all would have to wait, even what makes room. In one piece it fits where room is allocated, or on a disk
+ * that has it: of that, what others may take in the meantime is left. What is done with tasks that are there
+ * (`reserve`) comes before completions with large values, and these come before new work. */
+static void tell_room(struct store *st, const struct log_status *status)
+{
+    uint64_t keep = st->reserve_bytes, slack = 2 * st->conf.log.segment_bytes;
+    uint64_t disk = status->free_bytes == UINT64_MAX ? UINT64_MAX : above(status->free_bytes, slack);
+    uint64_t completions = above(status->record_max, keep / 2), new_work = above(status->record_max, keep);
+
+    if (disk >= PLENTY_BYTES && !status->no_space)
+        new_work = completions = UINT64_MAX;
+    if (new_work < disk && !status->no_space)
+        new_work = disk;
+    if (completions < disk)
+        completions = disk;
+    if (new_work == UINT64_MAX && completions == UINT64_MAX && st->room[0] == UINT64_MAX &&
+        st->room[1] == UINT64_MAX)
+        return;
+    st->room[0] = new_work;
+    st->room[1] = completions;
+    st->host.set_room(st->host.ctx, new_work, completions);
+}
+
+/* For what does not depend on how many tasks there are. */
+static uint64_t fixed_reserve(const struct store *st)
 {
     uint64_t fixed = st->conf.log.segment_bytes / 8;
+
+    return fixed < RESERVE_MAX_BYTES ? fixed : RESERVE_MAX_BYTES;
+}
+
+static uint64_t reserve(const struct store *st)
+{
     uint64_t by_task = broker_journal_live_tasks(st->broker) * RESERVE_PER_TASK;
     uint64_t half = broker_journal_live_bytes(st->broker) / 2;
 
-    if (fixed > RESERVE_MAX_BYTES)
-        fixed = RESERVE_MAX_BYTES;
-    return fixed + (by_task < half ? by_task : half); /* little ones end with few bytes */
+    return fixed_reserve(st) + (by_task < half ? by_task : half); /* little ones end with few bytes */
 }
 
-/* The log holds spare segments for what it is told, and one more from the moment when the one that is written
- * is half full. What they and the rest of that one have does not need to be held a second time. */
+/* As long as the disk has far more than all that may be needed, tasks' part of it is left there, and no spare
+ * segments are held for it: the log looks again every 100 ms, and no disk gets full as quickly as that. */
 static void tell_reserve(struct store *st)
 {
-    struct log_status status;
-    uint64_t each = st->conf.log.segment_bytes - LOG_SEGMENT_HEADER_BYTES, rest, there;
-
-    st->reserve_bytes = reserve(st);
-    log_get_status(st->log, &status);
-    rest = status.room_bytes > status.spares * each ? status.room_bytes - status.spares * each : 0;
-    there = rest + (rest < each / 2 ? each / 8 * 7 : 0);
-    log_set_reserve(st->log, st->reserve_bytes > there ? st->reserve_bytes - there : 0);
+    st->reserve_bytes = st->held_bytes = reserve(st);
+    if (st->free_bytes != UINT64_MAX && st->free_bytes >= ROOMY_BYTES + 4 * st->reserve_bytes)
+        st->held_bytes = fixed_reserve(st);
+    log_set_reserve(st->log, st->held_bytes);
 }
 
 /* ---- a turn ---- */
@@ -190,14 +259,21 @@ bool store_space_has_work(const struct store *st)
     return st->space.moving && !log_is_busy(st->log);
 }
 
-void store_space_before(struct store *st, bool has_news)
+void store_space_before(struct store *st, bool has_news, uint64_t now_ms)
 {
+    struct store_space *sp = &st->space;
     struct log_status status;
 
-    if (has_news)
-        st->space.is_fresh = true;
+    if (has_news) {
+        sp->is_fresh = true;
+        sp->active_ms = now_ms;
+    }
+    /* The log looks after itself so long after the last record: then we come here, too. */
+    sp->is_idle = now_ms >= sp->active_ms && now_ms - sp->active_ms >= st->conf.log.interval_ms;
     log_get_status(st->log, &status);
+    st->free_bytes = status.free_bytes;
     refuse_or_not(st, &status);
+    tell_room(st, &status);
     empty_old(st, &status);
 }
 

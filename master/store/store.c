@@ -9,6 +9,8 @@
 
 /* Needs from here on are debts: UINT64_MAX minus a debt's number. No index gets that far. */
 #define DEBT_MIN (UINT64_MAX / 2)
+/* Memory was not there: when it is looked for again. */
+#define RETRY_MS 10u
 
 struct store *store_new(struct log_fs *fs, const struct store_conf *conf, const struct store_host *host)
 {
@@ -20,6 +22,7 @@ struct store *store_new(struct log_fs *fs, const struct store_conf *conf, const 
     st->fs = fs;
     st->conf = *conf;
     st->host = *host;
+    st->room[0] = st->room[1] = UINT64_MAX;
     return st;
 }
 
@@ -50,11 +53,12 @@ static bool has_news(const struct store *st)
 }
 
 /* Replies of this turn wait for a record that is not there yet. */
-static void owe(struct store *st)
+static void owe(struct store *st, uint64_t now_ms)
 {
     if (!st->owes)
         st->debt++;
     st->owes = true;
+    st->try_ms = now_ms + RETRY_MS;
 }
 
 static void repay(struct store *st)
@@ -116,7 +120,7 @@ static int check_failures(struct store *st)
     return status.failed ? store_fail(st, status.error) : TQ_OK;
 }
 
-static int record_changes(struct store *st)
+static int record_changes(struct store *st, uint64_t now_ms)
 {
     int rv;
 
@@ -126,7 +130,7 @@ static int record_changes(struct store *st)
     if (rv < 0)
         return rv;
     if (rv > 0)
-        owe(st);
+        owe(st, now_ms);
     else
         repay(st);
     return TQ_OK;
@@ -142,14 +146,14 @@ int store_turn(struct store *st, uint64_t now_ms)
     is_new = has_news(st);
     if (st->closing) {
         if (is_new) /* it is not recorded, and not told */
-            owe(st);
+            owe(st, now_ms);
         log_kick(st->log, now_ms);
         return TQ_OK;
     }
     /* Nothing has happened, and nothing is to be done: this is called in each turn of the loop. */
     if (is_new || has_moved || st->owes || store_space_has_work(st)) {
-        store_space_before(st, is_new);
-        rv = record_changes(st);
+        store_space_before(st, is_new, now_ms);
+        rv = record_changes(st, now_ms);
         if (rv != TQ_OK)
             return rv;
         store_space_after(st);
@@ -174,12 +178,17 @@ void store_done(struct store *st, uint64_t now_ms)
 
 uint64_t store_next_ms(const struct store *st)
 {
+    uint64_t next_ms;
+
     if (st->log == NULL || st->failed)
         return UINT64_MAX;
-    /* Emptying, or memory that was not there: as soon as the loop comes to it. */
-    if (!st->closing && (has_news(st) || st->owes || store_space_has_work(st)))
+    /* Word of the log, or emptying: as soon as the loop comes to it; memory that was not there: a while
+     * later.
+     */
+    if (!st->closing && (st->has_moved || (!st->owes && (has_news(st) || store_space_has_work(st)))))
         return 0;
-    return log_next_ms(st->log);
+    next_ms = log_next_ms(st->log);
+    return st->owes && !st->closing && st->try_ms < next_ms ? st->try_ms : next_ms;
 }
 
 /* ---- who waits for what ---- */
@@ -220,7 +229,7 @@ int store_close(struct store *st, uint64_t now_ms)
 
     if (rv != TQ_OK || st->closing)
         return rv;
-    rv = record_changes(st);
+    rv = record_changes(st, now_ms);
     if (rv != TQ_OK)
         return rv;
     if (st->owes)

@@ -19,8 +19,9 @@
 
 struct store_conf {
     struct log_conf log;
-    /* Old segments are emptied when the log takes more than live * factor_percent / 100 + a segment. */
-    uint32_t factor_percent; /* 150 */
+    /* Old segments are emptied when the log takes more than live * factor_percent / 100 + a segment; before
+     * that, if the disk would hold more than twice what lives and two segments otherwise. */
+    uint32_t factor_percent; /* 200 */
     unsigned move_budget;    /* pieces of work a turn; about a millisecond's: 10,000 */
 };
 
@@ -31,6 +32,8 @@ struct store_host {
     /* The log has no room for new work, or has again: broker_refuse_new_work, and its effects are carried
      * out. From within store_turn, before that looks at what has changed. */
     void (*refuse_new_work)(void *ctx, bool refuse);
+    /* The same of broker_set_room. */
+    void (*set_room)(void *ctx, uint64_t new_work_bytes, uint64_t completion_bytes);
     void (*recovering)(void *ctx, uint64_t done_bytes, uint64_t all_bytes); /* may be NULL */
 };
 

@@ -21,6 +21,8 @@ struct store_space {
     uint64_t compact_to;
     bool is_fresh;
     uint64_t factor_percent, factor_live;
+    bool is_idle; /* nothing has changed for a while, since */
+    uint64_t active_ms;
     uint64_t released; /* log_release was told */
     uint64_t moved_bytes;
 };
@@ -38,13 +40,17 @@ struct store {
     struct log *log; /* from store_start on */
     /* A turn that could not be recorded for lack of memory: its replies wait for the next one that could. */
     bool owes;
+    uint64_t try_ms;             /* then: when it is tried again at the latest */
     uint64_t debt;               /* number of the last such time */
     struct log_need debt_repaid; /* what those before wait for */
     uint64_t home;               /* of what was recorded last */
     struct store_space space;
-    bool has_moved; /* the log has told of progress since the last turn */
+    bool has_moved;   /* the log has told of progress since the last turn */
+    uint64_t room[2]; /* as it was told: for new work, for completions */
     bool refuse;
-    uint64_t reserve_bytes;
+    uint64_t reserve_bytes; /* what completions may need */
+    uint64_t free_bytes;    /* of the disk */
+    uint64_t held_bytes;    /* so much of it the log holds ready in spare segments */
     bool closing;
     uint64_t closed_index;
     bool failed;
@@ -56,7 +62,7 @@ int store_fail(struct store *st, const char *text);
 /* space.c */
 bool store_space_has_work(const struct store *st);
 /* Before a turn's changes are collected: new work is refused or not, and live things are noted. */
-void store_space_before(struct store *st, bool has_news);
+void store_space_before(struct store *st, bool has_news, uint64_t now_ms);
 /* After: what is empty is released, and the log is told how much room must be kept. */
 void store_space_after(struct store *st);
 

@@ -4,7 +4,7 @@
  * longest stall and the disk's use while space is reclaimed beside a million live ones, and its system calls.
  * A program, never a test.
  *
- *   bench_durable [--bin DIR] [--data DIR] [--systems taskq,redis,beanstalkd]
+ *   bench_durable [--bin DIR] [--data DIR] [--systems taskq,taskq-mem,redis,beanstalkd]
  *                 [--only batched,producers,alone,recovery,reclaim,calls] [--reps N] [--scale PERCENT]
  *
  * Data goes to a new folder in --data (default: beside --bin), which should be on the disk that matters. */
@@ -13,8 +13,12 @@
 
 #include "tests/bench/cycle_drive.h"
 
-#define SYSTEMS_MAX 3
+#define SYSTEMS_MAX 4
 #define REPS_MAX    32
+
+/* The same without a data directory: what durability costs. */
+static const struct system_ops memory_ops = {"taskq-mem", "task-master", taskq_open, taskq_put,
+                                             taskq_ask,   taskq_next,    taskq_parse};
 
 static char data_root[4096];
 static char data_now[4200];
@@ -93,7 +97,7 @@ static uint64_t stat_of(struct conn *c, const char *name)
 /* ---- one shape, all systems ---- */
 
 struct result {
-    double rate[REPS_MAX], cpu_us[REPS_MAX], syncs[REPS_MAX];
+    double rate[REPS_MAX], cpu_us[REPS_MAX], syncs[REPS_MAX], bytes[REPS_MAX], moved[REPS_MAX];
     unsigned done;
 };
 
@@ -104,7 +108,7 @@ static unsigned slower(const struct system_ops *ops)
 
 static struct outcome batched(void)
 {
-    struct shape shape = {"batched", 2, 2, 1, 1024, 256, 2000000, false};
+    struct shape shape = {"batched", 2, 2, 2, 1024, 256, 2000000, false};
     shape.total /= slower(running.ops);
     return cycles(&shape);
 }
@@ -152,17 +156,20 @@ static struct outcome producers(void)
     return o;
 }
 
-static void compare(const char *name, const char *unit, struct outcome (*fn)(void), double per_sync,
+static void compare(const char *name, const char *unit, struct outcome (*fn)(void), double operations,
                     const struct system_ops *const *systems, unsigned count)
 {
     static struct result results[SYSTEMS_MAX];
 
     memset(results, 0, sizeof results);
+    operations = operations * scale / 100;
     for (unsigned rep = 0; rep < reps; rep++) {
         for (unsigned s = 0; s < count; s++) {
             struct result *r = &results[s];
             struct outcome o;
             new_data();
+            if (systems[s] == &memory_ops)
+                data_dir = NULL;
             if (!start_server(systems[s], -1)) {
                 if (rep == 0)
                     printf("%-10s %-10s is not installed\n", name, systems[s]->name);
@@ -174,6 +181,8 @@ static void compare(const char *name, const char *unit, struct outcome (*fn)(voi
             if (systems[s] == &taskq_ops) {
                 struct conn *c = open_conn(PRODUCER, 1, 1);
                 r->syncs[r->done] = (double)stat_of(c, "log_syncs");
+                r->bytes[r->done] = (double)stat_of(c, "log_written_bytes");
+                r->moved[r->done] = (double)stat_of(c, "log_moved_bytes");
                 close_conn(c);
             }
             r->done++;
@@ -187,7 +196,9 @@ static void compare(const char *name, const char *unit, struct outcome (*fn)(voi
         printf("%-10s %-10s %9.0f %s/s  %7.3f us server CPU each", name, systems[s]->name,
                median(r->rate, r->done), unit, median(r->cpu_us, r->done));
         if (r->syncs[0] > 0)
-            printf("  %.0f for each sync", per_sync * scale / 100 / median(r->syncs, r->done));
+            printf("  %.0f for each sync, %.0f bytes of log each, %.0f of them moved forward",
+                   operations / median(r->syncs, r->done), median(r->bytes, r->done) / operations,
+                   median(r->moved, r->done) / operations);
         printf("\n");
     }
     fflush(stdout);
@@ -421,12 +432,12 @@ static void pinger_end(struct pinger *p, struct waits *ret)
     (void)waitpid(p->pid, NULL, 0);
 }
 
-static void show_waits(const char *when, const struct waits *w)
+static void show_waits(const char *name, const char *when, const struct waits *w)
 {
-    printf("reclaim    taskq      %s: a challenge takes %.0f us (p50), %.0f us (p999), %.1f ms (most); a "
-           "ping %.0f us, "
-           "%.0f us, %.1f ms (with the disk's time)\n",
-           when, hist_us(&w->challenge, 0.5), hist_us(&w->challenge, 0.999),
+    printf("reclaim    %-10s %s: a challenge takes %.0f us (p50), %.0f us (p999), %.1f ms (most); a ping "
+           "%.0f us, %.0f us, "
+           "%.1f ms (with the disk's time)\n",
+           name, when, hist_us(&w->challenge, 0.5), hist_us(&w->challenge, 0.999),
            (double)w->challenge.max_ns / 1e6, hist_us(&w->ping, 0.5), hist_us(&w->ping, 0.999),
            (double)w->ping.max_ns / 1e6);
 }
@@ -470,7 +481,7 @@ static void churn(struct conn *producer, struct conn *worker, const char *queue,
         request_get(worker, queue, false);
     *ret_asked = true;
     flush(&r, worker);
-    while (taken < n) {
+    while (taken < n || producer->in_flight > 0) {
         int count;
         while (put < n && producer->in_flight + 1000 <= 4000) {
             taskq_put_to(producer, queue, 1000);
@@ -511,16 +522,22 @@ static void declare_churn(struct conn *c)
     finish_call(c, &o);
 }
 
-static void bench_reclaim(void)
+/* Live tasks in one queue, ten times as many through another one. In memory too, where nothing is reclaimed:
+ * what the machine itself does to such a load. */
+static void bench_reclaim(bool durable)
 {
-    const uint64_t live = 10000ull * scale / 1000 * 1000, cycles_all = 100000ull * scale / 1000 * 1000;
+    const uint64_t live = 10000ull * scale / 1000 * 1000,
+                   all = 100000ull * scale / (durable ? 10000 : 40000) * 10000;
+    const char *name = durable ? "taskq" : "taskq-mem";
     struct waits *quiet = must(calloc(1, sizeof *quiet)), *busy = must(calloc(1, sizeof *busy));
+    uint64_t start, most_disk = 0, live_bytes;
     struct conn *c, *worker;
     struct pinger p;
     bool asked = false;
-    uint64_t start, disk, most_disk = 0, live_bytes;
 
     new_data();
+    if (!durable)
+        data_dir = NULL;
     start_taskq();
     c = open_conn(PRODUCER, 1000, 1000);
     worker = open_conn(WORKER, 1000, 1000);
@@ -532,23 +549,26 @@ static void bench_reclaim(void)
     p = pinger_start();
     start = now_ns();
     for (unsigned part = 0; part < 10; part++) {
-        churn(c, worker, "churn", cycles_all / 10, &asked);
+        uint64_t disk;
+        churn(c, worker, "churn", all / 10, &asked);
         disk = stat_of(c, "disk_bytes");
         most_disk = disk > most_disk ? disk : most_disk;
     }
-    printf("reclaim    taskq      %.0f put/done cycles/s beside %llu live tasks\n",
-           (double)cycles_all * 1e9 / (double)(now_ns() - start), (unsigned long long)live);
+    printf("reclaim    %-10s %.0f put/done cycles/s beside %llu live tasks, %llu in all\n", name,
+           (double)all * 1e9 / (double)(now_ns() - start), (unsigned long long)live, (unsigned long long)all);
     pinger_end(&p, busy);
+    show_waits(name, "beside nothing", quiet);
+    show_waits(name, "meanwhile", busy);
     live_bytes = stat_of(c, "log_live_bytes");
-    show_waits("beside nothing", quiet);
-    show_waits("meanwhile", busy);
-    printf("reclaim    taskq      disk %.0f MiB at most, live %.0f MiB: live x %.2f + 2 segments; %.0f MiB "
-           "of live "
-           "records moved, %.0f MiB written in all, %llu syncs, longest sync %.1f ms\n",
-           (double)most_disk / 1048576, (double)live_bytes / 1048576,
-           ((double)most_disk - 2 * 16777216.0) / (double)live_bytes,
-           (double)stat_of(c, "log_moved_bytes") / 1048576, (double)stat_of(c, "log_written_bytes") / 1048576,
-           (unsigned long long)stat_of(c, "log_syncs"), (double)stat_of(c, "sync_ns_max") / 1e6);
+    if (durable)
+        printf("reclaim    %-10s disk %.0f MiB at most, live %.0f MiB: live x %.2f + 2 segments; %.0f MiB of "
+               "live records "
+               "moved, %.0f MiB written in all, %llu syncs, longest sync %.1f ms\n",
+               name, (double)most_disk / 1048576, (double)live_bytes / 1048576,
+               ((double)most_disk - 2 * 16777216.0) / (double)live_bytes,
+               (double)stat_of(c, "log_moved_bytes") / 1048576,
+               (double)stat_of(c, "log_written_bytes") / 1048576, (unsigned long long)stat_of(c, "log_syncs"),
+               (double)stat_of(c, "sync_ns_max") / 1e6);
     fflush(stdout);
     close_conn(worker);
     close_conn(c);
@@ -624,9 +644,9 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-    const struct system_ops *const all[] = {&taskq_ops, &redis_ops, &beanstalkd_ops};
+    const struct system_ops *const all[] = {&taskq_ops, &memory_ops, &redis_ops, &beanstalkd_ops};
     const struct system_ops *systems[SYSTEMS_MAX];
-    const char *only = NULL, *which = "taskq,redis,beanstalkd", *data = NULL;
+    const char *only = NULL, *which = "taskq,taskq-mem,redis,beanstalkd", *data = NULL;
     unsigned count = 0;
 
     for (int i = 1; i + 1 < argc; i += 2) {
@@ -664,11 +684,13 @@ int main(int argc, char **argv)
     if (!only || named(only, "producers"))
         compare("producers", "puts", producers, 300000, systems, count);
     for (unsigned i = 0; i < count && (!only || named(only, "alone")); i++)
-        bench_alone(systems[i]);
+        if (systems[i] != &memory_ops)
+            bench_alone(systems[i]);
     if (named(which, "taskq") && (!only || named(only, "recovery")))
         bench_recovery();
-    if (named(which, "taskq") && (!only || named(only, "reclaim")))
-        bench_reclaim();
+    for (int durable = 1; durable >= 0; durable--)
+        if (named(which, durable ? "taskq" : "taskq-mem") && (!only || named(only, "reclaim")))
+            bench_reclaim(durable);
     if (named(which, "taskq") && (!only || named(only, "calls"))) {
         count_calls("batched cycles", batched, 2000000);
         count_calls("64 producers", producers, 300000);

@@ -182,7 +182,7 @@ static inline struct conn *open_conn(enum role role, unsigned window, unsigned c
 static inline void close_conn(struct conn *c)
 {
     close(c->fd);
-    if (c->ops == &taskq_ops) {
+    if (c->ops->open == taskq_open) {
         struct taskq_state *s = c->state;
         tq_buf_deinit(&s->buf);
         free(s);

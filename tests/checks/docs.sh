@@ -32,7 +32,7 @@ declared=$(sed -nE '/policy_list\[\] = \{/,/^\};/s/.*(WORD|SMALL|ATTEMPT|policie
 options=$(sed -nE '/option_list\[\] = \{/,/^\};/s/.*option_fields, ([a-z_]*).*/\1/p' master/native/put.c)
 requests=$(sed -n '/^} methods\[\] = {/,/^};/p' master/native/conn.c | grep -oE 'METHOD\("[a-z]*' | sed 's/.*"//')
 codes=$(sed -n '/native_code_names\[.*= {/,/^};/p' master/native/out.c | sed -n 's/.*"\([a-z_]*\)".*/\1/p')
-limits=$(sed -nE 's/^ *X\([a-z_]*, "([a-z-]*)".*/--\1/p' master/limits_list.h | grep -vxE -e '--(drain-timeout|stop-timeout|log-.*)')
+limits=$(sed -nE 's/^ *X\([a-z_]*, "([a-z-]*)".*/--\1/p' master/limits_list.h | grep -vxE -e '--(drain-timeout|stop-timeout|backup-timeout|log-.*)')
 # shellcheck disable=SC2046,SC2086 # words
 {
     demand policy 20 $manual $policies
@@ -50,7 +50,7 @@ limits=$(sed -nE 's/^ *X\([a-z_]*, "([a-z-]*)".*/--\1/p' master/limits_list.h | 
 # Files that documents name.
 for file in README.md docs/*.md $protocol; do
     # shellcheck disable=SC2016 # backquotes, as Markdown has them
-    for named in $(grep -oE '`(docs|proto|deploy|tests|common|master|worker)/[A-Za-z0-9_./-]*`' "$file" | tr -d '`' | LC_ALL=C sort -u); do
+    for named in $(grep -oE '`(docs|proto|deploy|tests|common|master|worker|client)/[A-Za-z0-9_./-]*`' "$file" | tr -d '`' | LC_ALL=C sort -u); do
         if [ ! -e "$named" ]; then
             echo "$file names $named, which is not there"
             wrong=1

@@ -23,8 +23,11 @@ common=common/buf.h
 proto=proto/frame.h
 core=master/core/broker.h
 native=master/native/native.h
+log=master/log/log.h
+store=master/store/store.h
 master=$(header_of master)
 worker=$(header_of worker)
+client=client/ctl/link.h
 system='time.h unistd.h sys/socket.h fcntl.h poll.h'
 harmless='stdint.h stdio.h stdlib.h string.h'
 
@@ -36,8 +39,14 @@ tq_native)
     may="$common $proto $core $native master/endpoint.h"
     must_not="uv.h $system master/server.h master/python/registry.h $worker"
     ;;
-tq_master) may="$common $proto $core $native $master uv.h unistd.h" must_not="$worker" ;;
-tq_worker) may="$common $proto $worker uv.h unistd.h" must_not="$core $master" ;;
+tq_log) may="$common $log isa-l/crc.h" must_not="uv.h $system $proto $core $native $store $worker" ;;
+tq_store)
+    may="$common $proto $core $native $log $store master/endpoint.h"
+    must_not="uv.h $system master/server.h master/disk/fs_posix.h $worker"
+    ;;
+tq_master) may="$common $proto $core $native $log $store $master uv.h unistd.h" must_not="$worker $client" ;;
+tq_worker) may="$common $proto $worker uv.h unistd.h" must_not="$core $master $client" ;;
+tq_ctl) may="$common $proto $client jansson.h unistd.h poll.h" must_not="uv.h $core $log $master $worker" ;;
 *)
     echo "layers.sh: unknown target $target" >&2
     exit 2
@@ -80,7 +89,7 @@ for header in $must_not; do
 done
 
 # A path through the parent folder would go round the views.
-if grep -rnE --include='*.[ch]' '#[[:space:]]*include[[:space:]]*[<"][^>"]*\.\./' common proto master worker; then
+if grep -rnE --include='*.[ch]' '#[[:space:]]*include[[:space:]]*[<"][^>"]*\.\./' common proto master worker client; then
     echo "includes are written from the top of the tree, never through .."
     wrong=1
 fi

@@ -63,9 +63,10 @@ class DurableCase(ServerCase):
         line = self.master.expect_stderr(' RECOVERED (.*)').group(1)
         return dict(word.split('=', 1) for word in line.split())
 
-    def refused(self, *options, status=1):
+    def refused(self, *options, status=1, env=None):
         """A master that must not start with these; what it says."""
-        process = harness.Process([harness.TASK_MASTER, '--listen', '127.0.0.1:0', *options], name='refused')
+        process = harness.Process([harness.TASK_MASTER, '--listen', '127.0.0.1:0', *options],
+                                  env=harness.clean_env(**(env or {})), name='refused')
         self.addCleanup(process.clear)
         self.assertEqual(process.wait(), status, process.describe())
         self.assertEqual(process.stdout, '', process.describe())

@@ -21,8 +21,8 @@ class GateCase(DurableCase):
         # the gate must not outlive the test: a master that waits there would, too
         self.addCleanup(lambda: self.open_gate())
 
-    def start(self, *options, **kwargs):
-        env = {'LD_PRELOAD': GATE, 'SYNC_GATE': self.gate,
+    def start(self, *options, later_s=0, only='', **kwargs):
+        env = {'LD_PRELOAD': GATE, 'SYNC_GATE': self.gate, 'SYNC_GATE_LATER_S': str(later_s), 'SYNC_GATE_ONLY': only,
                'ASAN_OPTIONS': 'verify_asan_link_order=0:' + os.environ.get('ASAN_OPTIONS', '')}
         return super().start(*options, env=env, **kwargs)
 
@@ -253,6 +253,64 @@ class Backpressure(GateCase):
         for python in pythons:
             self.assertIsNone(python.result())
         self.assertEqual(natives[0].stats('task_queue')['ready'], 22)
+
+
+    def test_nobody_is_silent_meanwhile(self):
+        """Whoever is not read from cannot be heard: it keeps its connection and its leases, for longer than its
+        silence and its grace are, and one that has just come may wait with its first request."""
+        self.start('--log-group-bytes', '65536', '--preauth-timeout', '5', '--first-request-timeout', '1',
+                   queues=['work,grace_ms=1000', 'short,lease_ms=1000'])
+        worker, gone, other = self.native(worker='w', heartbeat_ms=1000), self.native(worker='gone'), self.native()
+        other.put('work', 'a')
+        other.put('short', 'b')
+        task, = worker.get('work')
+        short, = worker.get('short')
+        waits = [other.start('get', q=q, max=1, wait_ms=-1) for q in ('work', 'short')]
+        filler = self.native()
+        self.close_gate()
+        calls = [filler.start('put', q='task_queue', tasks=[['first']])]
+        self.wait_blocked()
+        calls.append(filler.start('put', q='task_queue', tasks=[[b'x' * 70000]]))
+        self.settled()
+        extended = worker.start('extend', leases=[[short.id, short.epoch]], ms=60000)
+        with wire.Wire(self.master) as first, wire.Wire(self.master) as clock:
+            first.handshake()
+            first.request(None, 'dummy')
+            clock.receive_challenge()
+            self.assertEqual(clock.rest(), b'')  # five seconds are over
+            self.assertFalse(any(c.answered() for c in calls + [extended]))
+            self.open_gate()
+            for call in calls:
+                call.result()
+            self.assertEqual(first.reply(), ('#RETURN', None))
+        self.assertEqual(extended.result(), {'ok': 1})
+        self.assertEqual(worker.done([(task, 'A'), (short, 'B')]), {'ok': 2})
+        self.assertFalse(any(c.answered() for c in waits))
+        self.assertNotIn('WORKER-SILENT', self.master.stderr)
+        self.assertFalse(gone.ended.is_set())
+
+
+class Clock(GateCase):
+
+    def test_set_back(self):
+        """A log from the future: the master's clock goes on from there, never back, and says so."""
+        self.start()
+        native = self.native()
+        kept, = native.put('task_queue', 'x', delay_ms=3600 * 1000)
+        due = [t['due_ms'] for t in native.tasks('task_queue')]
+        last = native.ping()
+        self.stop()
+        self.assertNotIn('CLOCK-BACK', self.master.stderr)
+        self.start(later_s=-1000)
+        behind = int(self.master.expect_stderr(r' CLOCK-BACK by_ms=(\d+): ').group(1))
+        self.assertIn(behind, range(900000, 1000001))
+        native = self.native()
+        self.assertGreaterEqual(native.ping(), last)
+        self.assertEqual([t['due_ms'] for t in native.tasks('task_queue')], due)
+        self.again(later_s=4000)  # and in the far future what is due is due
+        self.assertNotIn('CLOCK-BACK', self.master.stderr)
+        task, = self.native().get('task_queue', wait_ms=60000)
+        self.assertEqual(task.id, kept)
 
 
 class Failing(GateCase):

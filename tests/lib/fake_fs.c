@@ -412,6 +412,16 @@ static int fake_sync_dir(struct log_fs *fs)
     return rv;
 }
 
+static uint64_t fake_free_bytes(struct log_fs *fs)
+{
+    const struct fake_fs *f = fs->ctx;
+    uint64_t used = fake_fs_used(f);
+
+    if (f->capacity == UINT64_MAX)
+        return UINT64_MAX;
+    return f->capacity > used ? f->capacity - used : 0;
+}
+
 /* ---- a test's own hand ---- */
 
 struct fake_fs *fake_fs_new(void)
@@ -431,7 +441,8 @@ struct fake_fs *fake_fs_new(void)
                                .sync = fake_sync,
                                .rename = fake_rename,
                                .remove = fake_remove,
-                               .sync_dir = fake_sync_dir};
+                               .sync_dir = fake_sync_dir,
+                               .free_bytes = fake_free_bytes};
     f->capacity = UINT64_MAX;
     f->gone_after = -1;
     return f;

@@ -254,6 +254,13 @@ void native_rig_refuse_new_work(struct native_rig *r, bool refuse)
     native_rig_flush(r);
 }
 
+void native_rig_set_room(struct native_rig *r, uint64_t new_work_bytes, uint64_t completion_bytes)
+{
+    broker_set_room(r->broker, new_work_bytes, completion_bytes, &r->effects);
+    run_effects(r);
+    native_rig_flush(r);
+}
+
 struct native_client *native_rig_connect(struct native_rig *r, uint32_t key)
 {
     struct native_client *c = tq_calloc(1, sizeof(*c));

@@ -33,9 +33,9 @@ struct native_rig {
     unsigned rights[NATIVE_RIG_KEYS];        /* by key: bits of enum key_right; all from the start */
     const char *only_queue[NATIVE_RIG_KEYS]; /* those rights are for this queue alone; NULL: for all */
     bool gone_keys[NATIVE_RIG_KEYS];         /* no key has this name (k0, k1...) any more */
-    struct native_backup backup; /* what a request for one is answered with at once */
-    uint64_t backup_token;       /* of the last one */
-    char backup_dir[64];         /* and what it named */
+    struct native_backup backup;             /* what a request for one is answered with at once */
+    uint64_t backup_token;                   /* of the last one */
+    char backup_dir[64];                     /* and what it named */
     unsigned denied;                         /* refusals so far */
     unsigned logged;
     struct native_client *clients;
@@ -54,6 +54,7 @@ void native_rig_advance(struct native_rig *r, uint64_t ms);
 
 /* The log has no room for new work, or has again. */
 void native_rig_refuse_new_work(struct native_rig *r, bool refuse);
+void native_rig_set_room(struct native_rig *r, uint64_t new_work_bytes, uint64_t completion_bytes);
 
 /* NULL when out of memory. */
 struct native_client *native_rig_connect(struct native_rig *r, uint32_t key);

@@ -107,7 +107,9 @@ static void check_call(struct model *m, struct m_call *c)
                  q->counts[M_READY]);
     if (q != NULL && c->method == M_JOIN && q->unfinished == 0 && q->counts[M_PENDING] == 0)
         sim_fail(m->sim, "connection %d waits for %s, where all is done", c->conn, q->name);
-    if (q != NULL && c->method == M_PUT && c->parked &&
+    if (q != NULL && c->method == M_PUT && c->parked && q->maxsize == 0 && !m->no_room)
+        sim_fail(m->sim, "connection %d waits for room for %s, and there is some again", c->conn, q->name);
+    if (q != NULL && c->method == M_PUT && c->parked && !(c->is_new_work && m->no_room) &&
         q->counts[M_READY] + q->counts[M_DELAYED] + c->count < q->maxsize && q->orphans == 0 &&
         q->counts[M_PENDING] <= c->count)
         sim_fail(m->sim, "connection %d waits for room in %s, where there is some", c->conn, q->name);

@@ -11,6 +11,9 @@
 #include "tests/lib/fake_fs.h"
 #include "tests/sim/sim.h"
 
+#define ROOM_SEEN_MS 6000u /* so long after there is room again, that is known */
+#define TIGHT_BYTES  24576u
+
 enum crash { CRASH_KILL, CRASH_POWER, CRASH_STOP };
 
 static void submit(void *ctx, struct log_job *job)
@@ -22,8 +25,6 @@ static void submit(void *ctx, struct log_job *job)
     TQ_ASSERT(d->job == NULL);
     d->job = job;
     d->job_was_run = false;
-    if (d->hold_until > at)
-        at = d->hold_until;
     sim_at(s, at, EV_JOB, 0, d->life);
 }
 
@@ -32,14 +33,60 @@ static void on_progress(void *ctx)
     (void)ctx; /* the turn looks */
 }
 
+/* Whether new work is refused, or only so little of it may come in that all of it is refused here: one rule,
+ * which the model can follow. */
+static void apply_refusal(struct sim *s)
+{
+    struct sim_disk *d = s->disk;
+    bool refuse = d->refuse || d->is_tight;
+
+    if (refuse == s->model->no_room)
+        return;
+    if (refuse && !d->full && s->now_ms > d->room_at + ROOM_SEEN_MS)
+        sim_fail(s, "new work is refused, and the disk has room");
+    sim_note(s, refuse ? "new work is refused" : "new work is taken again");
+    d->refusals += refuse;
+    m_step_begins(s->model, false);
+    s->model->no_room = refuse;
+    broker_refuse_new_work(s->broker, refuse, &s->effects);
+    sim_run_effects(s);
+    sim_after_step(s);
+}
+
 static void refuse_new_work(void *ctx, bool refuse)
 {
     struct sim *s = ctx;
 
-    if (refuse)
-        sim_fail(s, "new work is refused, and the disk has room");
-    broker_refuse_new_work(s->broker, refuse, &s->effects);
-    sim_run_effects(s);
+    s->disk->refuse = refuse;
+    apply_refusal(s);
+}
+
+/* Completions are not limited here: what finds no room waits for it. */
+static void set_room(void *ctx, uint64_t new_work_bytes, uint64_t completion_bytes)
+{
+    struct sim *s = ctx;
+
+    (void)completion_bytes;
+    s->disk->is_tight = new_work_bytes < TIGHT_BYTES;
+    apply_refusal(s);
+}
+
+/* It gets full, and has room again a while later. */
+static void change_room(struct sim *s)
+{
+    struct sim_disk *d = s->disk;
+
+    if (d->full) {
+        sim_note(s, "the disk has room");
+        fake_fs_set_capacity(d->fs, UINT64_MAX);
+        d->full = false;
+        d->room_at = s->now_ms;
+    } else if (d->up && !s->calm) {
+        sim_note(s, "the disk is nearly full");
+        fake_fs_set_capacity(d->fs, fake_fs_used(d->fs) + sim_below(s, LOG_SEGMENT_MIN_BYTES / 4));
+        d->full = true;
+        sim_at(s, s->now_ms + 200 + sim_below(s, 12000), EV_ROOM, 0, 0);
+    }
 }
 
 /* ---- start ---- */
@@ -62,6 +109,7 @@ static uint64_t last_record(struct sim *s)
     if (log_recover(fake_fs_table(s->disk->fs), &reader, &state, err) != TQ_OK)
         sim_fail(s, "the log is not to be read: %s", err);
     last = state.next_index - 1;
+    s->disk->was_closed = state.closed;
     log_state_deinit(&state);
     return last;
 }
@@ -75,8 +123,11 @@ static void start_store(struct sim *s)
                                       .now_ms = s->now_ms},
                               .factor_percent = 150,
                               .move_budget = 50};
-    struct store_host host = {
-        .ctx = s, .submit = submit, .on_progress = on_progress, .refuse_new_work = refuse_new_work};
+    struct store_host host = {.ctx = s,
+                              .submit = submit,
+                              .on_progress = on_progress,
+                              .refuse_new_work = refuse_new_work,
+                              .set_room = set_room};
     struct sim_disk *d = s->disk;
     struct store_report report = {0};
     char err[LOG_ERROR_MAX] = "";
@@ -143,6 +194,8 @@ void sim_disk_plan(struct sim *s)
     m_snapshot(s->model, &s->disk->snapshots, status.log.next_index - 1);
     for (uint32_t i = 0; i < crashes; i++)
         sim_at(s, s->now_ms + 100 + sim_below(s, (uint32_t)(s->chaos_until - s->now_ms)), EV_CRASH, 0, 0);
+    for (uint32_t i = sim_below(s, 3); i > 0; i--)
+        sim_at(s, s->now_ms + 100 + sim_below(s, (uint32_t)(s->chaos_until - s->now_ms)), EV_ROOM, 0, 0);
 }
 
 /* ---- a turn ---- */
@@ -221,6 +274,15 @@ static void run_job(struct sim *s, uint32_t life)
 
 /* ---- crashes ---- */
 
+static void count(struct sim *s)
+{
+    struct store_status status;
+
+    store_get_status(s->disk->store, &status);
+    s->disk->segments = status.log.last_segment;
+    s->disk->moved_bytes += status.moved_bytes;
+}
+
 /* The process is gone, and with it all that it knew. */
 static void kill_master(struct sim *s, uint64_t eof_in)
 {
@@ -229,6 +291,7 @@ static void kill_master(struct sim *s, uint64_t eof_in)
     d->up = false;
     for (int i = 0; i < s->link_count; i++)
         sim_link_crash(s->links[i], eof_in);
+    count(s);
     fake_fs_fail_any(d->fs, 0);
     finish_jobs(s);
     store_free(d->store);
@@ -299,7 +362,7 @@ static void crash(struct sim *s, bool in_start)
 
     if (!d->up || s->calm)
         return;
-    if (!in_start && sim_chance(s, 150)) {
+    if (!in_start && !s->model->no_room && !d->full && sim_chance(s, 150)) {
         how = CRASH_STOP;
         stop(s);
     }
@@ -307,6 +370,8 @@ static void crash(struct sim *s, bool in_start)
     kill_master(s, how == CRASH_POWER ? down_ms + sim_below(s, 1000) : sim_below(s, 30));
     fake_fs_free(d->fs);
     d->fs = fs;
+    fake_fs_set_capacity(fs, UINT64_MAX); /* somebody has made room meanwhile */
+    d->full = d->refuse = d->is_tight = s->model->no_room = false;
     d->crashes[how]++;
     back_up(s, how);
     if (s->chaos_until < s->now_ms + down_ms)
@@ -329,13 +394,13 @@ static void start(struct sim *s)
     const char *broken;
 
     sim_master_init(s);
-    if (!m_rollback(s->model, &d->snapshots, d->back_to))
+    if (!m_rollback(s->model, &d->snapshots, d->back_to, d->was_closed))
         sim_fail(s, "record %" PRIu64 " was on stable storage, and is lost", d->back_to);
     s->model->soft = s->model->hard = false;
     m_snapshot(s->model, &d->snapshots, d->back_to + 1);
     start_store(s);
     find_queues(s);
-    broken = broker_check(s->broker);
+    broken = sim_checks ? broker_check(s->broker) : NULL;
     if (broken != NULL)
         sim_fail(s, "the broker's check, after recovery: %s", broken);
     if (sim_chance(s, 100)) {
@@ -355,6 +420,8 @@ void sim_disk_event(struct sim *s, const struct sim_event *e)
         crash(s, false);
     else if (e->kind == EV_START)
         start(s);
+    else
+        change_room(s);
 }
 
 /* ---- the end ---- */

@@ -101,6 +101,7 @@ struct m_call {
     /* put */
     int items[M_BATCH];
     bool known[M_BATCH];
+    bool is_new_work;        /* of a session that held nothing */
     uint32_t count, fail_at; /* fail_at: that one is refused; count: none */
     /* done, remove, retry, ... */
     uint32_t ok;
@@ -175,6 +176,7 @@ struct model {
     /* With a disk: since it was last asked something has changed that a kill must not undo once anybody was
      * told; hard: nor a power cut. */
     bool soft, hard;
+    bool no_room; /* the disk is full: new work waits or is refused */
     struct m_item items[M_ITEMS];
     int item_count;
     int live[M_ITEMS];
@@ -240,6 +242,7 @@ struct m_item *m_hand_out(struct model *m, int q, int session, const struct m_ha
 /* sessions.c */
 int m_session_new(struct model *m);
 int m_session_of(const struct model *m, int conn);
+bool m_holds(const struct model *m, int session); /* any lease */
 struct m_session *m_worker(struct model *m, struct tq_span worker);
 void m_session_end(struct model *m, int session, bool released);
 void m_conn_opened(struct model *m, int conn);
@@ -273,7 +276,7 @@ void m_snapshot_trim(struct m_snapshot **list, uint64_t label);
 void m_snapshot_drop(struct m_snapshot **list);
 /* Back to the last one at or below `label`, and on from there as a master that starts; false: there is none.
  * Later ones are dropped. */
-bool m_rollback(struct model *m, struct m_snapshot **list, uint64_t label);
+bool m_rollback(struct model *m, struct m_snapshot **list, uint64_t label, bool was_closed);
 
 /* after.c */
 void m_step_begins(struct model *m, bool timers);

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds the simulation with each of the mistakes in mutations.txt and runs it: each has to be found.
-# Without the broker's own check: what comes out of the master alone has to give it away.
+# Builds the simulation with each of the mistakes in mutations.txt and runs it: each has to be found; those
+# whose name begins with "durable:" with a log underneath. Without the broker's own check: what comes out of
+# the master alone has to give it away.
 # usage, from the top of the tree: mutate.sh [--jobs N] [--seeds N] [NAME-PART]
 # The last line counts them. Environment: CC
 set -eu
@@ -19,7 +20,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 export work seeds CC="${CC:-gcc}"
 export flags="-std=gnu11 -D_GNU_SOURCE -O1 -I."
-libs='-lcrypto -luv'
+libs='-lcrypto -luv -lisal'
 export libs
 
 objects() { # DIRECTORY < files: compiled there, each under its path with _ for /
@@ -28,10 +29,11 @@ objects() { # DIRECTORY < files: compiled there, each under its path with _ for 
 }
 
 mkdir "$work/o"
-find tests/sim common master/core master/native proto tests/lib/mptext.c -name '*.c' | objects "$work/o"
+find tests/sim common master/core master/native master/log master/store proto tests/lib/mptext.c \
+    tests/lib/fake_fs.c tests/lib/fake_crash.c -name '*.c' | objects "$work/o"
 # shellcheck disable=SC2086 # words
 $CC $flags -o "$work/plain" "$work"/o/*.o $libs
-"$work/plain" --seeds 1 20 >"$work/out" 2>&1 || {
+{ "$work/plain" --seeds 1 20 && "$work/plain" --durable --seeds 1 20; } >"$work/out" 2>&1 || {
     cat "$work/out"
     echo "the simulation fails without any mutation"
     exit 1
@@ -82,7 +84,9 @@ one='
     done
     $CC -o sim o/*.o $libs
     status=0
-    timeout 120 ./sim --no-check --seeds 1 "$seeds" >log 2>&1 || status=$?
+    mode=
+    case $(cat name) in durable:*) mode=--durable ;; esac
+    timeout 120 ./sim $mode --no-check --seeds 1 "$seeds" >log 2>&1 || status=$?
     if [ $status -eq 0 ]; then
         echo missed >result
     else

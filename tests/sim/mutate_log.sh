@@ -6,7 +6,7 @@
 # The last line counts them. Environment: CC
 set -eu
 
-jobs=2 seeds=400 part=''
+jobs=2 seeds=1500 part=''
 while [ $# -gt 0 ]; do
     case $1 in
     --jobs) jobs=$2 && shift 2 ;;
@@ -25,8 +25,8 @@ export libs
 
 mkdir "$work/o"
 # shellcheck disable=SC2016 # expanded by the inner shell
-find common master/log tests/lib/fake_fs.c tests/lib/fake_crash.c tests/unit/test_log_crash.c -name '*.c' |
-    xargs -P "$jobs" -n 1 sh -c '$CC $flags -c "$1" -o "$work/o/$(echo "$1" | tr / _).o"' sh
+find common master/log tests/lib/fake_fs.c tests/lib/fake_crash.c tests/unit/test_log_crash.c -name '*.c' -print0 |
+    xargs -0 -P "$jobs" -n 1 sh -c '$CC $flags -c "$1" -o "$work/o/$(echo "$1" | tr / _).o"' sh
 # shellcheck disable=SC2086 # words
 $CC $flags -o "$work/plain" "$work"/o/*.o $libs
 "$work/plain" --seeds 1 20 >"$work/out" 2>&1 || {

@@ -117,13 +117,19 @@ static void put_task(struct sim_actor *a, struct tq_mp_out *o, int q)
 {
     struct sim *s = a->sim;
     struct options p = some_options(a, q);
-    char text[700], key[12];
+    char text[6000], key[12];
+    size_t len = SIM_TAG_LEN;
 
     memset(text, 'x', sizeof(text));
     (void)sim_value(s, text);
     text[SIM_TAG_LEN] = 'x';
     tq_mp_put_array(o, count_options(&p) > 0 ? 2 : 1);
-    tq_mp_put_str(o, tq_span(text, sim_chance(s, 50) ? sizeof(text) : SIM_TAG_LEN));
+    if (sim_chance(s, 50))
+        len = 700;
+    if (s->disk != NULL && sim_chance(s, 300)) /* so that segments of the log get full */
+        len = SIM_TAG_LEN + sim_below(s, sizeof(text) - SIM_TAG_LEN - 1);
+    len += (len & 0xff) == '~'; /* which begins a value */
+    tq_mp_put_str(o, tq_span(text, len));
     if (count_options(&p) == 0)
         return;
     tq_mp_put_map(o, count_options(&p));

@@ -233,6 +233,7 @@ void sim_link_wrote(struct sim_link *l)
     } else {
         must(tq_buf_append(&l->held_bytes, out.data, out.len));
         l->fresh += (uint32_t)out.len;
+        c->unsent = (uint32_t)l->held_bytes.len;
     }
     native_written(c);
     if (c->closing == NATIVE_STAYS)
@@ -379,6 +380,7 @@ void sim_link_release(struct sim_link *l)
     }
     if (n == 0)
         return;
+    l->conn.unsent = (uint32_t)l->held_bytes.len;
     l->held_count -= n;
     memmove(l->held, l->held + n, l->held_count * sizeof(*l->held));
     if (l->ends_after_it && l->held_bytes.len == 0)

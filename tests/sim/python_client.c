@@ -23,6 +23,7 @@ struct sim_python {
     bool calling; /* the reply is to come now, or the call waits */
     bool held;    /* it has come, and waits for the disk */
     bool sealed, gave_item;
+    bool is_new_work; /* its put: it held nothing */
     struct sim_held need;
     int q; /* of what it has */
     uint64_t id;
@@ -203,7 +204,8 @@ static void put(struct sim_python *p, int q, bool is_result, uint64_t wait_ms)
         t->call = M_CALLS;
         t->lo = s->model->place;
         t->hi = INT64_MAX;
-        if (s->model->q[q].maxsize == 0) {
+        p->is_new_work = !m_holds(s->model, p->session);
+        if (s->model->q[q].maxsize == 0 && !(p->is_new_work && s->model->no_room)) {
             m_accept(s->model, t);
             progress(p);
         }
@@ -297,7 +299,9 @@ static void put_answered(struct sim_python *p, const struct broker_effect *fx)
     } else if (fx->outcome == BROKER_REPLY_FULL && t->state == M_PENDING) {
         const struct m_queue *q = &s->model->q[t->q];
 
-        if (q->maxsize == 0 || q->counts[M_READY] + q->counts[M_DELAYED] + q->counts[M_PENDING] <= q->maxsize)
+        if (!(p->is_new_work && s->model->no_room) &&
+            (q->maxsize == 0 ||
+             q->counts[M_READY] + q->counts[M_DELAYED] + q->counts[M_PENDING] <= q->maxsize))
             sim_fail(s, "%s finds %s full, which it is not", p->actor->name, q->name);
         m_move(s->model, t, M_GONE, t->q);
     } else {

@@ -1,7 +1,13 @@
 #!/bin/sh
 # The same seed is the same run: two processes write the same history, byte for byte.
-# usage: replay.sh TEST_SIM SEED...
+# usage: replay.sh [--durable] TEST_SIM SEED...
 set -eu
+
+mode=
+if [ "$1" = --durable ]; then
+    mode=$1
+    shift
+fi
 
 sim=$1
 shift
@@ -9,8 +15,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 wrong=0
 for seed in "$@"; do
-    "$sim" --trace --seed "$seed" >"$work/one"
-    "$sim" --trace --seed "$seed" >"$work/two"
+    # shellcheck disable=SC2086 # a word or none
+    "$sim" $mode --trace --seed "$seed" >"$work/one"
+    # shellcheck disable=SC2086
+    "$sim" $mode --trace --seed "$seed" >"$work/two"
     lines=$(wc -l <"$work/one")
     if ! cmp "$work/one" "$work/two"; then
         echo "seed $seed has two histories"

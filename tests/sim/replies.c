@@ -162,12 +162,13 @@ static bool is_full(const struct m_queue *q)
 static void on_put(struct model *m, struct m_call *c, struct tq_mp result)
 {
     struct tq_mp ids;
-    uint32_t count = 0;
+    uint32_t count = 0, known = 0;
     bool was_waiting = c->parked;
 
     if (!field(result, "ids", &ids) || !tq_mp_array(&ids, &count))
         sim_fail(m->sim, "put without ids");
-    if (count < c->count && c->error == NULL && (m->q[c->q].maxsize == 0 || !is_full(&m->q[c->q])))
+    if (count < c->count && c->error == NULL && !(c->is_new_work && m->no_room) &&
+        (m->q[c->q].maxsize == 0 || !is_full(&m->q[c->q])))
         sim_fail(m->sim, "a put of %u was cut at %u, and the queue is not full", c->count, count);
     for (uint32_t i = 0; i < c->count; i++) {
         struct m_item *t = &m->items[c->items[i]];
@@ -186,12 +187,11 @@ static void on_put(struct model *m, struct m_call *c, struct tq_mp result)
             t->in_step = was_waiting;
         }
     }
-    count = 0;
     if (field(result, "known", &ids))
-        (void)tq_mp_array(&ids, &count);
-    for (uint32_t i = 0; i < c->count; i++)
-        count -= c->known[i];
-    if (count != 0)
+        (void)tq_mp_array(&ids, &known);
+    for (uint32_t i = 0; i < c->count && i < count; i++)
+        known -= c->known[i];
+    if (known != 0)
         sim_fail(m->sim, "put: other keys are known than should be");
 }
 
@@ -392,6 +392,13 @@ static void drop_pending(struct model *m, const struct m_call *c)
 
 static void on_error(struct model *m, struct m_call *c, struct tq_span code)
 {
+    if (c->method == M_PUT && c->error == NULL && c->is_new_work && m->no_room &&
+        (tq_span_is(code, "no_space") || tq_span_is(code, "full"))) {
+        if (c->parked && c->until > m->now)
+            sim_fail(m->sim, "put ended before its time, for lack of room");
+        drop_pending(m, c);
+        return;
+    }
     if (c->method == M_PUT && c->error == NULL && tq_span_is(code, "full")) {
         if (!is_full(&m->q[c->q]) || m->q[c->q].maxsize == 0)
             sim_fail(m->sim, "put to %s finds it full, which it is not", m->q[c->q].name);

@@ -132,19 +132,19 @@ static void drop_calls(struct model *m)
     }
 }
 
-/* What was handed out may have been delivered. */
-static void as_delivered(struct model *m, int session)
+/* What was handed out may have been delivered; but a stop in good order is nobody's attempt. */
+static void as_delivered(struct model *m, int session, bool delivered)
 {
     for (int i = 0; i < m->live_count; i++) {
         struct m_item *t = &m->items[m->live[i]];
 
         if (t->state == M_LEASED && t->session == session)
-            t->delivered = true;
+            t->delivered = delivered;
     }
 }
 
 /* Sessions with a worker id are silent from now on; the others have ended with the process. */
-static void leave_sessions(struct model *m)
+static void leave_sessions(struct model *m, bool was_closed)
 {
     for (int i = 0; i < m->session_count; i++) {
         struct m_session *s = &m->sessions[i];
@@ -153,7 +153,7 @@ static void leave_sessions(struct model *m)
             continue;
         s->conn = M_NONE;
         if (s->python || !s->has_worker) {
-            as_delivered(m, i);
+            as_delivered(m, i, !was_closed);
             m_session_end(m, i, false);
             continue;
         }
@@ -163,7 +163,7 @@ static void leave_sessions(struct model *m)
     }
 }
 
-bool m_rollback(struct model *m, struct m_snapshot **list, uint64_t label)
+bool m_rollback(struct model *m, struct m_snapshot **list, uint64_t label, bool was_closed)
 {
     struct m_snapshot *p = *list;
 
@@ -182,7 +182,7 @@ bool m_rollback(struct model *m, struct m_snapshot **list, uint64_t label)
     m_step_begins(m, false);
     m->timers = true; /* in no order that is promised */
     drop_calls(m);
-    leave_sessions(m);
+    leave_sessions(m, was_closed);
     for (int i = 0; i < M_QUEUES; i++) {
         struct m_queue *q = &m->q[i];
 

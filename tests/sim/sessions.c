@@ -17,6 +17,14 @@ int m_session_of(const struct model *m, int conn)
     return m->conns[conn].open ? m->conns[conn].session : M_NONE;
 }
 
+bool m_holds(const struct model *m, int session)
+{
+    for (int i = 0; i < m->live_count; i++)
+        if (m->items[m->live[i]].state == M_LEASED && m->items[m->live[i]].session == session)
+            return true;
+    return false;
+}
+
 struct m_session *m_worker(struct model *m, struct tq_span worker)
 {
     for (int i = 0; i < m->session_count; i++) {

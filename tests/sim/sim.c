@@ -15,7 +15,7 @@
 #include "common/mem.h"
 #include "tests/lib/mptext.h"
 
-#define TOTALS 16
+#define TOTALS 19
 
 bool sim_checks = true;
 static bool is_durable;
@@ -123,6 +123,9 @@ static void run(uint64_t seed, FILE *trace, uint64_t *total)
             total[11 + i] += s->disk->crashes[i];
         total[14] += s->disk->starts;
         total[15] += s->disk->undone;
+        total[16] += s->disk->segments;
+        total[17] += s->disk->moved_bytes;
+        total[18] += s->disk->refusals;
     }
     tq_free(s->disk);
     tq_free(s->model);
@@ -194,7 +197,8 @@ int main(int argc, char **argv)
            total[10]);
     if (is_durable)
         printf("%" PRIu64 " kill -9, %" PRIu64 " power cuts, %" PRIu64 " stops, %" PRIu64 " starts, %" PRIu64
-               " records undone that nobody was told of\n",
-               total[11], total[12], total[13], total[14], total[15]);
+               " records undone that nobody was told of, %" PRIu64 " segments, %" PRIu64
+               " bytes moved, %" PRIu64 " times no room\n",
+               total[11], total[12], total[13], total[14], total[15], total[16], total[17], total[18]);
     return 0;
 }

@@ -149,11 +149,15 @@ struct sim_disk {
     size_t point;  /* of fs, when the last job, or the recovery, began */
     uint64_t soft, hard;
     uint64_t told_soft, told_hard; /* of all that was sent */
-    uint64_t hold_until;           /* the log's thread stands still */
-    struct m_snapshot *snapshots;  /* oldest first */
-    uint64_t back_to;              /* the last record, when it is down */
+    bool refuse, is_tight;         /* as the store says */
+    bool full;                     /* until `room_at`, or a little later */
+    uint64_t room_at;
+    struct m_snapshot *snapshots; /* oldest first */
+    uint64_t back_to;             /* the last record, when it is down */
+    bool was_closed;              /* the same: it is the word that all is well */
     uint64_t starts, crashes[3];
     uint64_t undone; /* records */
+    uint64_t segments, moved_bytes, refusals;
 };
 
 struct sim {

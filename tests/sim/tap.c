@@ -204,8 +204,10 @@ static void read_options(struct m_item *t, struct tq_mp *in)
 static void on_put(struct model *m, struct m_call *c, struct fields *f)
 {
     struct tq_mp in;
-    bool is_bounded = m->q[f->q].maxsize > 0;
+    bool is_bounded;
 
+    c->is_new_work = !m_holds(m, m_session_of(m, c->conn));
+    is_bounded = m->q[f->q].maxsize > 0 || (c->is_new_work && m->no_room);
     c->q = f->q;
     c->count = c->fail_at = elements(f->tasks, &in);
     c->parked = is_bounded && f->wait_ms != 0; /* may be */
@@ -634,7 +636,8 @@ void m_request(struct model *m, int conn, struct tq_span payload)
     c = m_call_new(m, conn, msgid, method);
     c->must_answer = true;
     m->piecemeal = method == M_RETRY || method == M_REMOVE;
-    if (m_session_of(m, conn) >= 0)
+    /* Who says something has heard the last reply, if it was sent. */
+    if (m_session_of(m, conn) >= 0 && m->sim->links[conn]->held_bytes.len == 0)
         m->sessions[m_session_of(m, conn)].unconfirmed = false;
     if (method != M_HELLO && m_session_of(m, conn) < 0)
         c->error = "hello_first";

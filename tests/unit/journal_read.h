@@ -7,7 +7,7 @@
 #include "master/core/ops_queue.h"
 #include "tests/unit/broker_native_rig.h"
 
-#define READ_OPS 8192
+#define READ_OPS 32768
 
 struct read_op {
     uint8_t op;

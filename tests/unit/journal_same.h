@@ -273,8 +273,10 @@ static inline void same_queues(const struct broker *a, const struct broker *b)
         n++;
         for (y = b->removed; y != NULL && y->serial != x->serial; y = y->removed_next)
             ;
-        assert_non_null(y);
-        same_queue(a, x, b, y);
+        if (y == NULL)
+            fail_msg("queue %u, which was removed, has gone", x->serial);
+        else
+            same_queue(a, x, b, y);
     }
     DL_FOREACH2(b->removed, y, removed_next)
     {

@@ -348,4 +348,28 @@ static inline int rig_recover(struct rig *want, struct log_fs *fs, struct rig_go
     return rv;
 }
 
+static inline void rig_count_finding(void *ctx, const struct log_finding *f)
+{
+    unsigned *count = ctx;
+
+    *count += !f->torn;
+}
+
+/* What `log check` says must go together with what happens at the start. */
+static inline void rig_check_agrees(struct log_fs *fs, int rv)
+{
+    char why[LOG_ERROR_MAX];
+    struct log_state state;
+    unsigned count = 0;
+    int found = log_check(fs, rig_count_finding, &count, &state, why);
+
+    if (found < 0) {
+        assert_int_equal(found, rv);
+    } else {
+        assert_int_equal(found, count);
+        assert_true((found == 0) == (rv == TQ_OK));
+        log_state_deinit(&state);
+    }
+}
+
 #endif

@@ -18,7 +18,7 @@
 #include "tests/lib/fake_fs.h"
 
 #define RIG_SEGMENT  65536u
-#define RIG_GROUP    100000u
+#define RIG_GROUP    30000u
 #define RIG_INTERVAL 1000u
 
 struct rig {

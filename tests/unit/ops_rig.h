@@ -303,13 +303,16 @@ static inline void ops_open_others(struct nr *r)
 }
 
 /* One record out of segment 1. The result of ops, or of finish. */
-static inline int ops_restore_try(struct nr *r, struct tq_span bytes, char text[RESTORE_TEXT_MAX])
+static inline int ops_restore_as(struct nr *r, struct tq_span bytes, bool was_closed,
+                                 char text[RESTORE_TEXT_MAX])
 {
     struct broker_restore *res = broker_restore_begin(r->b, world_no_host, NULL);
     int rv;
 
     if (res == NULL)
         return TQ_ENOMEM;
+    if (was_closed)
+        broker_restore_was_closed(res);
     rv = broker_restore_ops(res, bytes, 1, text);
     if (broker_restore_now_ms(res) > r->now_ms)
         r->now_ms = broker_restore_now_ms(res);
@@ -319,19 +322,30 @@ static inline int ops_restore_try(struct nr *r, struct tq_span bytes, char text[
     return rv;
 }
 
+/* Of a log that was closed, so that ids go on as they say. */
+static inline int ops_restore_try(struct nr *r, struct tq_span bytes, char text[RESTORE_TEXT_MAX])
+{
+    return ops_restore_as(r, bytes, true, text);
+}
+
 /* It has to be good; sessions were opened before. Takes the ops. */
-static inline void ops_restore(struct nr *r, struct ops *o)
+static inline void ops_restore_good(struct nr *r, struct ops *o, bool was_closed)
 {
     char text[RESTORE_TEXT_MAX] = "";
     const char *broken;
 
-    if (ops_restore_try(r, tq_buf_span(&o->buf), text) != 0)
+    if (ops_restore_as(r, tq_buf_span(&o->buf), was_closed, text) != 0)
         fail_msg("refused: %s", text);
     ops_free(o);
     broken = broker_check(r->b);
     if (broken != NULL)
         fail_msg("broken rule: %s", broken);
     ops_open_others(r);
+}
+
+static inline void ops_restore(struct nr *r, struct ops *o)
+{
+    ops_restore_good(r, o, true);
 }
 
 static inline struct broker_queue *ops_find(struct nr *r, const char *name)

@@ -55,6 +55,11 @@ static inline void rig_refuse(void *ctx, bool refuse)
     native_rig_refuse_new_work(&g->r, refuse);
 }
 
+static inline void rig_room(void *ctx, uint64_t new_work_bytes, uint64_t completion_bytes)
+{
+    native_rig_set_room(&((struct store_rig *)ctx)->r, new_work_bytes, completion_bytes);
+}
+
 /* One job, if there is one. */
 static inline bool run_job(struct store_rig *g)
 {
@@ -117,8 +122,11 @@ static inline struct store_rig *rig_new(void)
 /* 0, or what store_recover or store_start returned. */
 static inline int try_start(struct store_rig *g)
 {
-    struct store_host host = {
-        .ctx = g, .submit = rig_submit, .on_progress = rig_progress, .refuse_new_work = rig_refuse};
+    struct store_host host = {.ctx = g,
+                              .submit = rig_submit,
+                              .on_progress = rig_progress,
+                              .refuse_new_work = rig_refuse,
+                              .set_room = rig_room};
     int rv = TQ_ENOMEM;
 
     g->st = NULL;

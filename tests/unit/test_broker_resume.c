@@ -179,6 +179,80 @@ static void a_silent_session_has_its_grace(void **state)
     nr_deinit(&w.r);
 }
 
+/* The host did not listen: the grace ends later by that time, and never before it listens again. */
+static void a_grace_does_not_run_while_nobody_listens(void **state)
+{
+    struct world w;
+
+    (void)state;
+    init(&w);
+    nr_detach(&w.r, 1, false);
+    nr_pass(&w.r, 150);
+    broker_was_deaf(w.r.b, 0, true);
+    for (int i = 0; i < 50; i++) {
+        nr_pass(&w.r, 100);
+        broker_was_deaf(w.r.b, 100, true);
+    }
+    assert_state(&w, 0, "leased");
+    broker_was_deaf(w.r.b, 0, false);
+    nr_pass(&w.r, 50);
+    for (int i = 0; i < 3; i++)
+        assert_state(&w, i, "leased");
+    assert_int_equal(nr_resume(&w.r, 1, w.names, 3), 3);
+    nr_detach(&w.r, 1, false); /* what was before counts no more */
+    nr_pass(&w.r, 199);
+    assert_state(&w, 0, "leased");
+    nr_pass(&w.r, 1);
+    for (int i = 0; i < 3; i++)
+        assert_state(&w, i, "ready");
+    nr_deinit(&w.r);
+}
+
+static void a_short_deafness_adds_as_much(void **state)
+{
+    struct world w;
+
+    (void)state;
+    init(&w);
+    nr_detach(&w.r, 1, false);
+    nr_pass(&w.r, 50);
+    broker_was_deaf(w.r.b, 0, true);
+    nr_pass(&w.r, 30);
+    broker_was_deaf(w.r.b, 30, false);
+    nr_pass(&w.r, 149);
+    assert_state(&w, 0, "leased");
+    nr_pass(&w.r, 1);
+    assert_state(&w, 0, "ready");
+    nr_deinit(&w.r);
+}
+
+/* Nor does the time until which it could not say that it goes on. */
+static void a_lease_has_its_time_although_nobody_listens(void **state)
+{
+    struct broker_queue_conf c = nr_conf("results", NULL);
+    struct world w;
+
+    (void)state;
+    c.lease_ms = 100;
+    init_conf(&w, c);
+    nr_pass(&w.r, 99);
+    broker_was_deaf(w.r.b, 0, true);
+    for (int i = 0; i < 10; i++) {
+        nr_pass(&w.r, 100);
+        broker_was_deaf(w.r.b, 100, i < 9);
+    }
+    assert_int_equal(nr_extend(&w.r, w.l[0], 100), BROKER_REPLY_OK);
+    nr_detach(&w.r, 1, false); /* the others' time goes on as it is */
+    assert_int_equal(nr_resume(&w.r, 1, w.names, 3), 3);
+    nr_pass(&w.r, 100);
+    assert_state(&w, 0, "ready");
+    assert_state(&w, 1, "leased");
+    nr_pass(&w.r, 3000);
+    assert_state(&w, 1, "ready");
+    assert_non_null(nr_find_told(&w.r, w.l[1]));
+    nr_deinit(&w.r);
+}
+
 static void time_that_is_up_cannot_be_resumed(void **state)
 {
     struct broker_queue_conf c = nr_conf("results", NULL);
@@ -400,6 +474,9 @@ int main(void)
         cmocka_unit_test(a_result_in_the_place_of_a_freed_task_is_not_resumed),
         cmocka_unit_test(what_is_not_named_goes_back),
         cmocka_unit_test(a_silent_session_has_its_grace),
+        cmocka_unit_test(a_grace_does_not_run_while_nobody_listens),
+        cmocka_unit_test(a_short_deafness_adds_as_much),
+        cmocka_unit_test(a_lease_has_its_time_although_nobody_listens),
         cmocka_unit_test(time_that_is_up_cannot_be_resumed),
         cmocka_unit_test(a_resumed_lease_has_its_time_anew),
         cmocka_unit_test(a_detached_session_waits_for_nothing),

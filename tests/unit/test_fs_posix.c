@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -256,6 +257,8 @@ static void test_lock(void **state)
     refused(dir, false, TQ_EIO, want); /* not from within the same process either */
     assert_int_equal(truncate(at("lock"), 0), 0);
     refused(dir, false, TQ_EIO, "another task-master uses it");
+    assert_int_equal(remove(at("lock")), 0); /* nor when somebody cleans up */
+    refused(dir, false, TQ_EIO, "another task-master uses it");
     fs_posix_close(&f);
     opened(&f, false);
     fs_posix_close(&f);
@@ -478,6 +481,24 @@ static void test_sync_fails(void **state)
     fs_posix_close(&f);
 }
 
+/* That is over soon, and the log tries again. */
+static void test_no_descriptor_now(void **state)
+{
+    struct rlimit before, none;
+    struct fs_posix f;
+
+    (void)state;
+    opened(&f, true);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(f.fs.open(&f.fs, "x.log", LOG_FS_WRITE | LOG_FS_CREATE), TQ_ELIMIT);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_non_null(strstr(f.fs.error, "cannot open x.log: "));
+    f.fs.close(&f.fs, f.fs.open(&f.fs, "x.log", LOG_FS_WRITE | LOG_FS_CREATE));
+    fs_posix_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -487,6 +508,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lock, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lock_without_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lock_is_no_link, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_descriptor_now, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_less_than_asked, setup, teardown),

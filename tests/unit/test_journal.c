@@ -260,6 +260,34 @@ static void a_failure_is_noted_without_the_body(void **state)
     jw_free(w);
 }
 
+static void long_texts_have_room(void **state)
+{
+    struct jw *w = jw_new();
+    struct broker_put_options o = {.has_retention = true, .retention_ms = UINT32_MAX - 1};
+    char key[BROKER_KEY_MAX], trace[BROKER_TRACE_MAX], error[BROKER_ERROR_MAX + 10];
+    struct broker_failure f = {.error = tq_span(error, sizeof(error)), .code = INT32_MIN, .has_delay = true};
+
+    (void)state;
+    memset(key, 'k', sizeof(key));
+    memset(trace, 't', sizeof(trace));
+    memset(error, 'e', sizeof(error));
+    o.key = tq_span(key, sizeof(key));
+    o.trace = tq_span(trace, sizeof(trace));
+    uint64_t id = nr_put_with(&w->r, 0, w->work, "x", &o);
+    tq_buf_deinit(&w->ops); /* so that it has no room left over */
+    jw_turn(w);
+    assert_int_equal(jw_task(w, id)->extra.trace.len, sizeof(trace));
+    struct nr_lease l = jw_get(w, w->work);
+    assert_int_equal(nr_fail_with(&w->r, l, &f), BROKER_REPLY_OK);
+    tq_buf_deinit(&w->ops);
+    jw_turn(w);
+    assert_int_equal(jw_task(w, id)->extra.key.len, sizeof(key));
+    assert_int_equal(jw_task(w, id)->extra.error.len, BROKER_ERROR_MAX);
+    assert_int_equal(jw_task(w, id)->extra.fixed.code, INT32_MIN);
+    assert_int_equal(jw_task(w, id)->extra.fixed.retention_ms, UINT32_MAX - 1);
+    jw_free(w);
+}
+
 static void a_dead_letter_and_its_notice_are_two_tasks(void **state)
 {
     struct jw *w = jw_new();
@@ -510,8 +538,16 @@ static void what_came_and_went_within_a_turn_leaves_nothing(void **state)
     assert_int_equal(nr_done(&w->r, (struct nr_lease){.s = 1, .id = id, .epoch = 1}, NULL),
                      BROKER_REPLY_STALE);
     jw_expect(w, 0, 0, JOURNAL_NOTHING);
-    jw_put(w, w->work, "3");
+    id = jw_put(w, w->work, "3");
     assert_int_equal(read_find(&w->read, OPS_TOTALS, 0)->totals.stale, 1);
+    assert_int_equal(nr_done(&w->r, (struct nr_lease){.s = 1, .id = id, .epoch = 1}, NULL),
+                     BROKER_REPLY_STALE);
+    jw_expect(w, 0, 0, JOURNAL_NOTHING);
+    jw_put(w, w->plain, "4");
+    assert_non_null(read_find(&w->read, OPS_COUNTS, 1)); /* of the other queue, where it was counted */
+    assert_int_equal(read_find(&w->read, OPS_COUNTS, 0)->counts.stats.stale +
+                         read_find(&w->read, OPS_COUNTS, 1)->counts.stats.stale,
+                     1);
     jw_free(w);
 }
 
@@ -687,6 +723,7 @@ int main(void)
         cmocka_unit_test(a_result_takes_its_tasks_place_in_one_op),
         cmocka_unit_test(a_result_without_a_queue_is_kept_until_its_end),
         cmocka_unit_test(a_failure_is_noted_without_the_body),
+        cmocka_unit_test(long_texts_have_room),
         cmocka_unit_test(a_dead_letter_and_its_notice_are_two_tasks),
         cmocka_unit_test(what_comes_back_stands_at_the_front),
         cmocka_unit_test(a_freed_lease_may_be_resumed),

@@ -70,6 +70,35 @@ static void the_oldest_home_goes_up(void **state)
     jw_free(w);
 }
 
+/* The totals are at home somewhere, too, even if nothing else is. */
+static void the_totals_are_moved_alone(void **state)
+{
+    struct jw *w = jw_new();
+
+    (void)state;
+    w->read.segment = 2;
+    assert_int_equal(nr_by_id(&w->r, BROKER_REMOVE, 0, jw_put(w, w->plain, "x")), BROKER_REPLY_OK);
+    jw_turn(w);
+    w->read.segment = 3;
+    move(w, 1);
+    jw_turn(w);
+    assert_null(read_find(&w->read, OPS_TOTALS, 0));
+    assert_int_equal(oldest(w), 2);
+    w->read.segment = 4;
+    assert_int_equal(move(w, 2), 0);
+    jw_expect(w, 0, 0, JOURNAL_NO_WAIT);
+    assert_int_equal(w->read.count, 2);
+    assert_int_equal(read_find(&w->read, OPS_TOTALS, 0)->totals.puts, 1);
+    assert_int_equal(oldest(w), 3);
+    /* All there is: a segment that has not been written yet is no other. */
+    assert_int_equal(move(w, UINT64_MAX), 4 * JOURNAL_QUEUE_OP_BYTES);
+    w->read.segment = 5;
+    jw_turn(w);
+    assert_int_equal(w->read.count, 1 + 4 * 2 + 1);
+    assert_int_equal(oldest(w), 5);
+    jw_free(w);
+}
+
 /* Whatever a task is, moved it is written whole. */
 static void what_is_moved_is_written_whole(void **state)
 {
@@ -178,6 +207,49 @@ static void large_bodies_use_the_budget_up(void **state)
     jw_expect(w, 8, 0, JOURNAL_NO_WAIT);
     jw_free(w);
     free(large);
+}
+
+/* Many tasks that live long, in few segments, and few that are new: a pass over a segment of new ones does
+ * not look at the others; nor does one over segments that are empty. */
+static void moving_looks_only_at_what_may_be_there(void **state)
+{
+    struct jw *w = jw_new();
+    uint64_t at = 0, bytes;
+    unsigned budget = 400;
+
+    (void)state;
+    jw_put_many(w, w->plain, "long", 5000);
+    jw_turn(w);
+    for (uint64_t s = 2; s < 6; s++) {
+        w->read.segment = s;
+        jw_put_many(w, w->work, "short", 100);
+        jw_turn(w);
+    }
+    w->read.segment = 6;
+    move(w, 1);
+    jw_expect(w, 5000, 0, JOURNAL_NO_WAIT);
+    jw_put_many(w, w->work, "short", 100);
+    jw_turn(w);
+    assert_int_equal(oldest(w), 2);
+    w->read.segment = 7;
+    assert_true(broker_journal_move(w->r.b, 4, &at, &budget, &bytes));
+    assert_true(budget > 0 && budget < 100);
+    jw_expect(w, 300, 0, JOURNAL_NO_WAIT);
+    assert_int_equal(oldest(w), 5);
+    at = 0;
+    budget = 1;
+    assert_true(broker_journal_move(w->r.b, 4, &at, &budget, &bytes));
+    assert_int_equal(budget, 1);
+    assert_int_equal(bytes, 0);
+    /* Those that came and those that were moved, in one segment. */
+    move(w, 5);
+    jw_turn(w);
+    w->read.segment = 8;
+    move(w, 6);
+    jw_turn(w);
+    assert_int_equal(w->read.tasks, 5100);
+    assert_int_equal(oldest(w), 7);
+    jw_free(w);
 }
 
 /* What is said to live is about what it takes to write it, of whatever kind, and nothing when it has gone. */
@@ -356,25 +428,49 @@ static void segments_that_are_too_far_apart_are_told(void **state)
     jw_free(w);
 }
 
+/* A get for good that fails puts the task back where it stood, with a number of its own. */
+static void what_goes_back_for_lack_of_memory_is_noted(void **state)
+{
+    struct jw *w = jw_new();
+    struct broker_event take = nr_event(&w->r, BROKER_GET, 1);
+    unsigned failures = 0;
+
+    (void)state;
+    take.queue = w->work;
+    take.max = 1;
+    take.take = true;
+    uint64_t id = jw_put(w, w->work, "1");
+    jw_put(w, w->work, "2");
+    for (long n = 0; failures < 1 && n < 10; n++) {
+        tq_mem_fail_after(n, 1);
+        assert_int_equal(nr_call(&w->r, &take), BROKER_REPLY_NO_MEMORY);
+        failures += broker_journal_has_news(w->r.b);
+    }
+    assert_int_equal(failures, 1);
+    jw_expect(w, 1, 0, JOURNAL_NO_WAIT);
+    assert_int_equal(jw_task(w, id)->place, -3);
+    assert_int_equal(jw_task(w, id)->mask, 0);
+    jw_free(w);
+}
+
+static void note_some(struct jw *w, uint64_t from, uint64_t to)
+{
+    for (uint64_t id = from; id < to; id++)
+        journal_note_task(w->r.b, ids_find(w->r.b->ids, id), 0, JOURNAL_NO_WAIT);
+}
+
 /* Notes have room beforehand: it takes memory that fails for long until one is lost. Then the journal says
  * so, for ever. */
 static void a_note_that_is_lost_is_told(void **state)
 {
     struct jw *w = jw_new();
-    struct broker_event ev = nr_event(&w->r, BROKER_SHUTDOWN, 0);
+    uint64_t first = 1, half = first + JOURNAL_CHUNK_ENTRIES / 2 + 1,
+             both = first + 2 * JOURNAL_CHUNK_ENTRIES;
 
     (void)state;
-    ev.queue = w->plain;
-    ev.immediate = true;
-    jw_put_many(w, w->plain, "x", 2 * JOURNAL_CHUNK_ENTRIES);
+    jw_put_many(w, w->plain, "x", 3 * JOURNAL_CHUNK_ENTRIES);
     jw_turn(w);
-    jr_check(w->r.b);
-    jw_put_many(w, w->work, "x", JOURNAL_CHUNK_ENTRIES / 2);
-    tq_mem_fail_after(0, 5);
-    journal_note_task(w->r.b, ids_find(w->r.b->ids, 1), 0, JOURNAL_NO_WAIT);
-    tq_mem_fail_after(-1, 0);
-    jw_turn(w);
-    assert_false(broker_journal_failed(w->r.b));
+    assert_true(w->r.b->journal->spare != NULL);
     while (w->r.b->journal->spare != NULL) { /* as if it had never been so much */
         struct journal_chunk *c = w->r.b->journal->spare;
 
@@ -382,11 +478,36 @@ static void a_note_that_is_lost_is_told(void **state)
         w->r.b->journal->spare_count--;
         tq_free(c);
     }
+    assert_int_equal(w->r.b->journal->spare_count, 0);
+    note_some(w, first, half);
     tq_mem_fail_after(0, 1000000);
-    assert_int_equal(broker_step(w->r.b, w->r.now_ms, &ev, &w->r.fx), 0); /* all of them end, one by one */
-    tq_mem_fail_after(-1, 0);
+    note_some(w, half, both);
+    assert_false(broker_journal_failed(w->r.b));
+    note_some(w, both, both + 1);
     assert_true(broker_journal_failed(w->r.b));
+    tq_mem_fail_after(-1, 0);
+    note_some(w, both + 1, both + 2);
     jr_check(w->r.b);
+    assert_true(broker_journal_failed(w->r.b));
+    jw_free(w);
+}
+
+/* However much a turn changes, and however often: what is kept for the next one is bounded. */
+static void chunks_are_used_again(void **state)
+{
+    struct jw *w = jw_new();
+    unsigned long count;
+
+    (void)state;
+    jw_put_many(w, w->plain, "x", 18 * JOURNAL_CHUNK_ENTRIES);
+    jw_turn(w);
+    assert_int_equal(w->r.b->journal->spare_count, JOURNAL_SPARE_CHUNKS);
+    count = tq_mem_count();
+    for (int i = 0; i < 5; i++) {
+        note_some(w, 1, 10 * JOURNAL_CHUNK_ENTRIES);
+        jw_turn(w);
+    }
+    assert_int_equal(tq_mem_count(), count);
     jw_free(w);
 }
 
@@ -394,14 +515,18 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_oldest_home_goes_up),
+        cmocka_unit_test(the_totals_are_moved_alone),
         cmocka_unit_test(what_is_moved_is_written_whole),
         cmocka_unit_test(moving_goes_on_between_changes),
         cmocka_unit_test(large_bodies_use_the_budget_up),
+        cmocka_unit_test(moving_looks_only_at_what_may_be_there),
         cmocka_unit_test(live_bytes_are_what_it_takes_to_write_all),
         cmocka_unit_test(a_collect_that_fails_has_not_been),
         cmocka_unit_test(a_buffer_that_is_too_small_is_told),
         cmocka_unit_test(segments_that_are_too_far_apart_are_told),
+        cmocka_unit_test(what_goes_back_for_lack_of_memory_is_noted),
         cmocka_unit_test(a_note_that_is_lost_is_told),
+        cmocka_unit_test(chunks_are_used_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

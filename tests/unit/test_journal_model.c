@@ -6,7 +6,7 @@
 #include "tests/lib/effort.h"
 
 #ifndef SEEDS
-#define SEEDS EFFORT(160, 6)
+#define SEEDS EFFORT(300, 6)
 #endif
 #define STEPS       260
 #define PYTHONS     3 /* the first sessions are Python's, the next two native without a durable id */
@@ -408,14 +408,13 @@ static void restart(struct life *f)
     if (one_in(2))
         world_release(f->mortal->b, &f->log);
     f->now_ms += one_in(2) ? 0 : rng(200);
-    next = world_restore(f->mortal, &f->log, f->now_ms);
+    next = world_restore(f->mortal, &f->log, f->now_ms, one_in(2));
     world_free(f->mortal);
     f->mortal = next;
     world_crash_by_hand(f->steady, f->mortal, f->now_ms);
     world_find_queues(f->steady);
     if (f->has_memory)
         world_forget_memory(f->steady, f->mortal);
-    world_forget_unnamed(f->steady, f->mortal);
     world_forget_small(f->steady, f->mortal);
     same_worlds(f->steady, f->mortal);
     f->log.segment += rng(2);
@@ -496,9 +495,73 @@ static void lives_are_the_same(void **state)
         play(seed);
 }
 
+/* ---- a purge that a crash interrupts ---- */
+
+#define PURGED (3 * PURGE_SLICE / 2)
+
+static void put_and_purge(struct world *w, const struct broker_queue_conf *conf)
+{
+    struct broker_queue_conf plain;
+    struct broker_event ev = {.session = &w->s[0], .token = 1};
+    struct broker_put_options told = {.has_result = true}, late = {.delay_ms = 1000};
+
+    broker_queue_conf_init(&plain);
+    assert_int_equal(broker_declare(w->b, "a", conf, &w->q[0]), 0);
+    assert_int_equal(broker_declare(w->b, "b", &plain, &w->q[1]), 0);
+    world_open(w, START_MS, 0, true, 0, "w");
+    ev.queue = w->q[0];
+    told.result = w->q[1];
+    for (uint64_t i = 0; i < PURGED + 3; i++) {
+        struct item item = {.key = (int64_t)(i * 7 % 100), .id = i};
+
+        ev.kind = i == PURGED ? BROKER_PURGE : BROKER_PUT;
+        ev.payload = (struct broker_payload){
+            .data = (const uint8_t *)&item, .len = sizeof(item), .format = BROKER_PYTHON};
+        ev.options = i % 50 == 0 ? &told : i % 500 == 7 ? &late : NULL;
+        assert_int_equal(broker_step(w->b, START_MS, &ev, &w->fx), 0);
+        broker_effects_clear(&w->fx);
+    }
+    assert_true(w->q[0]->purging > 0);
+    assert_int_equal(w->q[0]->ready, 2);
+}
+
+static void purges_go_on(void **state)
+{
+    struct broker_limits limits = {.queues = 9};
+
+    (void)state;
+    for (int kind = BROKER_FIFO; kind <= BROKER_PRIORITY; kind++) {
+        struct life f = {.now_ms = START_MS, .log.segment = 1};
+        struct broker_queue_conf conf;
+
+        broker_queue_conf_init(&conf);
+        conf.kind = (enum broker_kind)kind;
+        f.steady = world_new(&limits, item_less);
+        put_and_purge(f.steady, &conf);
+        (void)world_collect(f.steady->b, &f.log);
+        f.mortal = world_restore(f.steady, &f.log, f.now_ms, true);
+        world_crash_by_hand(f.steady, f.mortal, f.now_ms);
+        same_worlds(f.steady, f.mortal);
+        assert_true(f.mortal->q[0]->purging > 0);
+        f.now_ms++;
+        pass_time(&f, 20);
+        assert_int_equal(f.mortal->q[0]->purging, 0);
+        if (kind !=
+            BROKER_PRIORITY) /* of a heap, those who are told are told in the order in which they came */
+            same_worlds(f.steady, f.mortal);
+        SAME(f.steady->q[1]->ready, f.mortal->q[1]->ready);
+        world_free(f.steady);
+        world_free(f.mortal);
+        world_log_deinit(&f.log);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lives_are_the_same)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lives_are_the_same),
+        cmocka_unit_test(purges_go_on),
+    };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
     if (failed > 0)

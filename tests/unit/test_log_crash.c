@@ -115,11 +115,11 @@ static bool chance(struct world *w, uint32_t per_mille)
 static const uint8_t *bytes_of(uint32_t tag)
 {
     static uint8_t noise[NOISE_BYTES + LEN_MAX];
-    uint64_t x = 1;
+    static uint64_t x;
 
-    for (size_t i = 0; noise[0] == 0 && i < sizeof(noise); i++) {
+    for (size_t i = 0; x == 0 || (i > 0 && i < sizeof(noise)); i++) {
         x = x * 6364136223846793005u + 1442695040888963407u;
-        noise[i] = (uint8_t)(x >> 56) | (i == 0);
+        noise[i] = (uint8_t)(x >> 56);
     }
     return noise + tag * 977u % NOISE_BYTES;
 }
@@ -262,20 +262,24 @@ static void release_some(struct world *w)
 
 static void trouble(struct world *w)
 {
+    enum fake_fs_call call;
     struct log_status s;
+    long nth;
 
-    if (chance(w, 8)) {
+    if (chance(w, 12)) {
         static const enum fake_fs_call calls[] = {FAKE_FS_SYNC,   FAKE_FS_WRITE,  FAKE_FS_SYNC_DIR,
                                                   FAKE_FS_CREATE, FAKE_FS_RENAME, FAKE_FS_SYNC};
 
-        fake_fs_fail(w->fs, calls[below(w, 6)], (long)below(w, 4), 1, TQ_EIO);
+        call = calls[below(w, 6)];
+        fake_fs_fail(w->fs, call, (long)below(w, 4), 1, TQ_EIO);
     }
     if (chance(w, 20)) {
         static const enum fake_fs_call calls[] = {FAKE_FS_WRITE, FAKE_FS_ALLOCATE, FAKE_FS_CREATE,
                                                   FAKE_FS_RENAME, FAKE_FS_SYNC};
 
-        fake_fs_fail(w->fs, calls[below(w, chance(w, 100) ? 5 : 4)], (long)below(w, 4), 1 + below(w, 3),
-                     TQ_ENOSPC);
+        call = calls[below(w, chance(w, 100) ? 5 : 4)];
+        nth = (long)below(w, 4);
+        fake_fs_fail(w->fs, call, nth, 1 + below(w, 3), TQ_ENOSPC);
     }
     if (chance(w, 25)) {
         log_get_status(w->log, &s);
@@ -473,8 +477,10 @@ static void live(struct world *w)
 /* The life ends: for good, or with kill -9, or with the power. The next one begins on what is left. */
 static void end_life(struct world *w, struct log_state *state)
 {
-    size_t end = fake_fs_point(w->fs), point = chance(w, 300) ? end : some_point(w);
-    bool is_kill = chance(w, 400), is_whole = point == end && is_kill;
+    /* A process whose disk has failed ends by itself, and is started again. */
+    bool is_kill = chance(w, w->has_failed ? 850 : 400);
+    size_t end = fake_fs_point(w->fs), point = chance(w, w->has_failed ? 850 : 300) ? end : some_point(w);
+    bool is_whole = point == end && is_kill;
     struct event want = event_at(w, point);
     struct fake_fs *next;
 
@@ -525,8 +531,11 @@ static void run(struct world *w, uint64_t seed, unsigned points, bool trace)
     for (unsigned life = 0; life < lives; life++) {
         open_log(w, &state);
         live(w);
-        for (unsigned i = 0; i < points; i++)
-            look_at_crash(w, some_point(w), chance(w, 250));
+        for (unsigned i = 0; i < points; i++) {
+            size_t point = some_point(w);
+
+            look_at_crash(w, point, chance(w, 250));
+        }
         end_life(w, &state);
     }
     log_state_deinit(&state);
@@ -548,7 +557,7 @@ static uint64_t number(const char *text)
 
 int main(int argc, char **argv)
 {
-    uint64_t first = 1, last = EFFORT(250, 20);
+    uint64_t first = 1, last = EFFORT(500, 20);
     unsigned points = 16;
     struct world *w = calloc(1, sizeof(*w));
     bool trace = false;

@@ -1,28 +1,29 @@
 /* The log on a disk that fails, is full, or has no memory behind it. */
+#include <malloc.h>
+
 #include "tests/unit/log_rig.h"
 
 #define CALLS_OF_A_RUN 400 /* more than a run has */
 
 /* A run that has everything in it: groups, switches, an oversize record, what is released, spares, a mark, an
- * end. Stops at a failure. `room`: what finds no room is waited for. */
-static void run_all(struct rig *r, bool room)
+ * end. Stops at a failure. `wait`: what finds no room is waited for; was there any such time? */
+static bool run_all(struct rig *r, bool wait)
 {
+    bool no_space_seen = false;
     uint64_t index;
 
     log_set_reserve(r->log, 50000);
     for (unsigned i = 0; i < 30; i++) {
-        struct log_status before = rig_status(r), after;
-
-        if (before.failed)
-            return;
+        if (rig_status(r).failed)
+            return false;
         assert_int_equal(
             rig_try_put(r, i == 20 ? 90000 : 300 + 1000 * (size_t)i, (enum log_wait)(i % 3), &index), TQ_OK);
         if (i % 7 == 5)
             log_release(r->log, log_segment(r->log));
         r->now_ms += i % 10 == 9 ? RIG_INTERVAL : 1;
         rig_settle(r);
-        after = rig_status(r);
-        if (room && after.no_space) {
+        if (wait) {
+            no_space_seen |= rig_status(r).no_space;
             r->now_ms += LOG_RETRY_MS;
             rig_settle(r);
         }
@@ -32,9 +33,10 @@ static void run_all(struct rig *r, bool room)
     r->now_ms += RIG_INTERVAL;
     rig_settle(r);
     if (rig_status(r).failed)
-        return;
+        return false;
     assert_int_equal(log_close_record(r->log, &index), TQ_OK);
     rig_settle(r);
+    return no_space_seen;
 }
 
 static bool is_closed(struct rig *r)
@@ -149,28 +151,35 @@ static void test_the_disk_is_gone_from_the_nth_call_on(void **state)
     }
 }
 
-/* No room at any of the calls, once or for a while: it goes on by itself, and all is there. A sync that finds
- * none is a failed sync. */
+/* No room, or no descriptor, at any of the calls, once or for a while: it goes on by itself, and all is
+ * there. A sync that finds none is a failed sync. */
 static void test_the_nth_call_finds_no_room(void **state)
 {
-    static const enum fake_fs_call calls[] = {FAKE_FS_WRITE, FAKE_FS_ALLOCATE, FAKE_FS_CREATE,
-                                              FAKE_FS_RENAME};
+    static const struct {
+        enum fake_fs_call call;
+        int error;
+    } faults[] = {{FAKE_FS_WRITE, TQ_ENOSPC},  {FAKE_FS_ALLOCATE, TQ_ENOSPC}, {FAKE_FS_CREATE, TQ_ENOSPC},
+                  {FAKE_FS_RENAME, TQ_ENOSPC}, {FAKE_FS_CREATE, TQ_ELIMIT},   {FAKE_FS_OPEN, TQ_ELIMIT}};
 
     (void)state;
-    for (size_t c = 0; c < sizeof(calls) / sizeof(calls[0]); c++)
+    for (size_t c = 0; c < sizeof(faults) / sizeof(faults[0]); c++)
         for (unsigned long repeat = 1; repeat <= 2; repeat++) {
-            unsigned seen = 0;
+            unsigned seen = 0, full = 0;
 
             for (long n = 0;; n++) {
+                enum fake_fs_call call = faults[c].call;
                 unsigned long before;
                 struct log_status s;
                 struct rig r;
 
                 assert_true(n < CALLS_OF_A_RUN);
                 rig_init(&r);
-                before = fake_fs_calls(r.fs, calls[c]);
-                fake_fs_fail(r.fs, calls[c], n, repeat, TQ_ENOSPC);
-                run_all(&r, true);
+                before = fake_fs_calls(r.fs, call);
+                fake_fs_fail(r.fs, call, n, repeat, faults[c].error);
+                if (run_all(&r, true)) {
+                    assert_int_equal(faults[c].error, TQ_ENOSPC); /* no descriptor is another matter */
+                    full++;
+                }
                 for (int i = 0; i < 4; i++) {
                     r.now_ms += LOG_RETRY_MS;
                     rig_settle(&r);
@@ -179,8 +188,8 @@ static void test_the_nth_call_finds_no_room(void **state)
                 assert_false(s.failed);
                 assert_true(is_closed(&r));
                 assert_false(s.no_space);
-                before = fake_fs_calls(r.fs, calls[c]) - before;
-                fake_fs_fail(r.fs, calls[c], -1, 0, 0);
+                before = fake_fs_calls(r.fs, call) - before;
+                fake_fs_fail(r.fs, call, -1, 0, 0);
                 rig_end(&r);
                 rig_open(&r);
                 rig_deinit(&r);
@@ -189,6 +198,7 @@ static void test_the_nth_call_finds_no_room(void **state)
                 seen++;
             }
             assert_true(seen > 3);
+            assert_true(faults[c].error != TQ_ENOSPC || full > 0);
         }
 }
 
@@ -284,29 +294,31 @@ static void test_full_and_the_reserve_lets_completions_through(void **state)
 
     (void)state;
     rig_init(&r);
-    log_set_reserve(r.log, 50000);
+    log_set_reserve(r.log, 20000);
     rig_settle(&r);
     assert_false(rig_status(&r).no_space);
     fake_fs_set_capacity(r.fs, fake_fs_used(r.fs));
     r.progress = 0;
-    rig_put(&r, 40000, LOG_SYNCED); /* half full: one more spare is wanted, and is not to be had */
+    rig_put(&r, 15500,
+            LOG_SYNCED); /* a group and the reserve do not fit the rest: a spare is wanted, in vain */
     rig_settle(&r);
     assert_true(log_is_met(r.log, log_need_now(r.log)));
     assert_true(rig_status(&r).no_space);
+    assert_true(rig_status(&r).room_bytes > 20000 + RIG_GROUP - 15540);
     assert_true(r.progress > 0);
     assert_non_null(strstr(rig_status(&r).error, "no room"));
-    rig_put(&r, 30000, LOG_SYNCED); /* goes into the spare that is there */
+    rig_put(&r, 29000, LOG_SYNCED); /* the last group of new work before anybody could know */
+    for (int i = 0; i < 20; i++)    /* and all of the reserve */
+        rig_put(&r, 950, LOG_SYNCED);
     rig_settle(&r);
     assert_true(log_is_met(r.log, log_need_now(r.log)));
-    assert_int_equal(log_segment(r.log), 2);
-    assert_true(rig_status(&r).no_space);
-    assert_int_equal(rig_status(&r).spares, 0);
-    rig_put(&r, 40000, LOG_WRITTEN); /* and now there is nothing left */
+    assert_int_equal(log_segment(r.log), 1);
+    rig_put(&r, 10000, LOG_WRITTEN); /* and now there is nothing left */
     need = log_need_now(r.log);
     rig_settle(&r);
     assert_false(log_is_met(r.log, need));
     assert_true(rig_status(&r).no_space);
-    assert_int_equal(rig_status(&r).pending_bytes, 40040);
+    assert_int_equal(rig_status(&r).pending_bytes, 10040);
     assert_int_equal(log_next_ms(r.log), r.now_ms + LOG_RETRY_MS);
     rig_put(&r, 10, LOG_SYNCED); /* waits behind it */
     r.now_ms += LOG_RETRY_MS - 1;
@@ -325,7 +337,7 @@ static void test_full_and_the_reserve_lets_completions_through(void **state)
     assert_false(rig_status(&r).no_space);
     assert_string_equal(rig_status(&r).error, "");
     assert_true(r.progress > 0);
-    rig_expect_readable(&r, rig_status(&r).next_index, 4);
+    rig_expect_readable(&r, rig_status(&r).next_index, 24);
     rig_deinit(&r);
 }
 
@@ -382,6 +394,94 @@ static void test_stuck_and_room_is_made(void **state)
     rig_settle(&r);
     assert_true(log_is_met(r.log, need));
     rig_expect_readable(&r, rig_status(&r).next_index, 3);
+    rig_deinit(&r);
+}
+
+/* A record larger than a segment on a full disk: it gets the room of spares, from the last one on. */
+static void test_full_and_an_oversize_record(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    log_set_reserve(r.log, 230000);
+    rig_settle(&r);
+    assert_int_equal(rig_status(&r).spares, 4);
+    fake_fs_set_capacity(r.fs, fake_fs_used(r.fs));
+    rig_put(&r, 2 * RIG_SEGMENT + 1000, LOG_SYNCED); /* three of them */
+    rig_put(&r, 100, LOG_SYNCED);
+    rig_settle(&r);
+    assert_true(log_is_met(r.log, log_need_now(r.log)));
+    assert_int_equal(rig_status(&r).last_segment, 2);
+    assert_true(rig_status(&r).no_space); /* the reserve is not what it was */
+    assert_int_equal(rig_status(&r).spares, 1);
+    assert_int_equal(rig_status(&r).disk_bytes, fake_fs_used(r.fs));
+    rig_put(&r, 50000, LOG_SYNCED); /* into the last one */
+    rig_settle(&r);
+    assert_true(log_is_met(r.log, log_need_now(r.log)));
+    rig_expect_readable(&r, 5, 3);
+    rig_put(&r, 2 * RIG_SEGMENT, LOG_SYNCED);
+    rig_settle(&r);
+    assert_false(log_is_met(r.log, log_need_now(r.log)));
+    fake_fs_set_capacity(r.fs, UINT64_MAX);
+    r.now_ms += LOG_RETRY_MS;
+    rig_settle(&r);
+    assert_true(log_is_met(r.log, log_need_now(r.log)));
+    assert_false(rig_status(&r).no_space);
+    assert_int_equal(rig_status(&r).spares, 5);
+    rig_expect_readable(&r, 6, 4);
+    rig_deinit(&r);
+}
+
+static void test_room_for_a_large_record_is_asked_for(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    rig_settle(&r);
+    assert_int_equal(rig_status(&r).record_max,
+                     RIG_SEGMENT - LOG_SEGMENT_HEADER_BYTES - 64 - LOG_RECORD_HEADER_BYTES);
+    log_ask_room(r.log, 200000);
+    assert_true(rig_status(&r).record_max < 200000);
+    assert_false(rig_status(&r).no_space); /* nobody has tried */
+    rig_settle(&r);
+    assert_true(rig_status(&r).record_max >= 200000);
+    assert_int_equal(rig_status(&r).disk_bytes,
+                     RIG_SEGMENT + (200040 + LOG_SEGMENT_HEADER_BYTES + 4095) / 4096 * 4096);
+    fake_fs_set_capacity(r.fs, fake_fs_used(r.fs));
+    rig_put(&r, (size_t)rig_status(&r).record_max, LOG_SYNCED);
+    rig_settle(&r);
+    assert_true(log_is_met(r.log, log_need_now(r.log)));
+    assert_int_equal(log_segment(r.log), 2);
+    fake_fs_set_capacity(r.fs, UINT64_MAX);
+    r.now_ms += LOG_RETRY_MS;
+    rig_settle(&r);
+
+    log_ask_room(r.log, 300000); /* in vain */
+    fake_fs_set_capacity(r.fs, fake_fs_used(r.fs) + 10000);
+    rig_settle(&r);
+    assert_true(rig_status(&r).no_space);
+    assert_true(rig_status(&r).record_max < 300000);
+    log_ask_room(r.log, 0);
+    assert_false(rig_status(&r).no_space);
+    log_ask_room(r.log, UINT64_MAX);
+    rig_settle(&r);
+    assert_true(rig_status(&r).no_space);
+    log_ask_room(r.log, 0);
+    fake_fs_set_capacity(r.fs, UINT64_MAX);
+
+    r.now_ms += RIG_INTERVAL;
+    rig_settle(&r);
+    assert_int_equal(log_segment(r.log), 3); /* a mark, after rest, had to go there */
+    log_ask_room(r.log, 150000);             /* what was made for one holds others, if it does not come */
+    rig_settle(&r);
+    log_ask_room(r.log, 0);
+    for (int i = 0; i < 3; i++)
+        rig_put(&r, 60000, LOG_SYNCED);
+    rig_settle(&r);
+    assert_int_equal(log_segment(r.log), 4);
+    rig_expect_readable(&r, rig_status(&r).next_index, 4);
     rig_deinit(&r);
 }
 
@@ -475,6 +575,9 @@ static void test_no_memory_for_a_record(void **state)
 
 int main(void)
 {
+    (void)mallopt(M_MMAP_THRESHOLD,
+                  1 << 30); /* pages that come and go with each disk take most of the time */
+    (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_nth_call_fails_for_good),
         cmocka_unit_test(test_the_disk_is_gone_from_the_nth_call_on),
@@ -485,6 +588,8 @@ int main(void)
         cmocka_unit_test(test_full_and_the_reserve_lets_completions_through),
         cmocka_unit_test(test_full_and_what_is_released_makes_room),
         cmocka_unit_test(test_stuck_and_room_is_made),
+        cmocka_unit_test(test_full_and_an_oversize_record),
+        cmocka_unit_test(test_room_for_a_large_record_is_asked_for),
         cmocka_unit_test(test_no_room_for_the_first_start),
         cmocka_unit_test(test_no_memory_for_the_start),
         cmocka_unit_test(test_no_memory_for_a_record),

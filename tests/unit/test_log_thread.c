@@ -278,6 +278,13 @@ static int gate_sync_dir(struct log_fs *fs)
     return g->under->sync_dir(g->under);
 }
 
+static uint64_t gate_free_bytes(struct log_fs *fs)
+{
+    struct gate *g = fs->ctx;
+
+    return g->under->free_bytes(g->under);
+}
+
 static void gate_close(struct log_fs *fs, int file)
 {
     struct gate *g = fs->ctx;
@@ -296,7 +303,8 @@ static void gate_init(struct gate *g, struct log_fs *under)
                             .truncate = gate_truncate,
                             .sync = gate_sync,
                             .rename = gate_rename,
-                            .sync_dir = gate_sync_dir};
+                            .sync_dir = gate_sync_dir,
+                            .free_bytes = gate_free_bytes};
     assert_int_equal(uv_sem_init(&g->entered, 0), 0);
     assert_int_equal(uv_sem_init(&g->go_on, 0), 0);
 }

@@ -183,11 +183,11 @@ static void test_busy_above_a_group(void **state)
     (void)state;
     rig_init(&r);
     rig_settle(&r);
-    rig_put(&r, 60000, LOG_SYNCED);
+    rig_put(&r, 15000, LOG_SYNCED);
     rig_kick(&r);
-    rig_put(&r, 30000, LOG_SYNCED);
+    rig_put(&r, 14000, LOG_SYNCED);
     assert_false(log_is_busy(r.log));
-    rig_put(&r, 20000, LOG_SYNCED);
+    rig_put(&r, 1000, LOG_SYNCED);
     assert_true(log_is_busy(r.log));
     assert_true(rig_status(&r).busy);
     rig_run(&r);
@@ -364,7 +364,7 @@ static void test_a_stop_in_good_order(void **state)
 static void test_the_order_of_a_switch(void **state)
 {
     static const char *const changes[] = {
-        "write  inode 0 offset 192 len 40040",
+        "write  inode 0 offset 40280 len 5040",
         "sync  inode 0",
         "write  inode 1 offset 0 len 128",
         "sync  inode 1",
@@ -373,9 +373,6 @@ static void test_the_order_of_a_switch(void **state)
         "write  inode 1 offset 128 len 26040",
         "sync  inode 1",
         /* and behind it, for the next time */
-        "resize  inode 2 offset 65536",
-        "sync  inode 2",
-        "sync_dir",
         "create 0000000000000004.spare",
         "sync_dir",
     };
@@ -384,24 +381,26 @@ static void test_the_order_of_a_switch(void **state)
 
     (void)state;
     rig_init(&r);
-    log_set_reserve(r.log, 1); /* a spare is ready before it is wanted */
-    rig_settle(&r);
+    rig_put(&r, 40000, LOG_SYNCED);
+    rig_settle(&r); /* a spare is ready when a group may not fit any more */
     assert_int_equal(len_of(&r, NEXT_SPARE), RIG_SEGMENT);
+    rig_put(&r, 1, LOG_SYNCED);
+    rig_settle(&r);
     assert_int_equal(len_of(&r, "0000000000000003.spare"), 0);
     from = fake_fs_point(r.fs);
-    rig_put(&r, 40000, LOG_SYNCED);
+    rig_put(&r, 5000, LOG_SYNCED);
     rig_put(&r, 26000, LOG_SYNCED);
     assert_int_equal(log_segment(r.log), 2);
     assert_int_equal(rig_status(&r).last_segment, 2);
     rig_settle(&r);
     expect_changes(&r, from, changes, sizeof(changes) / sizeof(changes[0]));
     assert_int_equal(fake_fs_point(r.fs), from + sizeof(changes) / sizeof(changes[0]));
-    assert_int_equal(rig_status(&r).synced, 3);
+    assert_int_equal(rig_status(&r).synced, 5);
     assert_int_equal(rig_status(&r).first_segment, 1);
     assert_int_equal(rig_status(&r).used_bytes, 2 * RIG_SEGMENT);
-    assert_int_equal(rig_status(&r).disk_bytes, 3 * RIG_SEGMENT);
-    assert_int_equal(rig_status(&r).log_bytes, 64 + 40040 + 26040);
-    rig_expect_readable(&r, 4, 2);
+    assert_int_equal(rig_status(&r).disk_bytes, 2 * RIG_SEGMENT);
+    assert_int_equal(rig_status(&r).log_bytes, 64 + 40040 + 48 + 5040 + 26040);
+    rig_expect_readable(&r, 6, 4);
     rig_deinit(&r);
 }
 
@@ -516,7 +515,7 @@ static void test_what_is_released_is_used_again(void **state)
     assert_true(rig_status(&r).synced >= start_index);
     assert_int_equal(rig_status(&r).first_segment, 2);
     assert_false(fake_fs_has(r.fs, FIRST_LOG));
-    assert_int_equal(rig_status(&r).spares, 1); /* there was one: half of the segment is full. So it went */
+    assert_int_equal(rig_status(&r).spares, 1); /* there was one: the segment is nearly full. So it went */
     assert_int_equal(rig_status(&r).disk_bytes, 3 * RIG_SEGMENT);
     log_release(r.log, 99); /* but not the one that is written */
     rig_put(&r, 50000, LOG_SYNCED);
@@ -537,7 +536,7 @@ static void test_a_released_segment_becomes_the_spare_that_is_missing(void **sta
     rig_init(&r);
     rig_put(&r, 60000, LOG_SYNCED);
     rig_settle(&r);
-    rig_put(&r, 10000, LOG_SYNCED); /* the second segment is not half full: no spare is made */
+    rig_put(&r, 10000, LOG_SYNCED); /* the second segment is not nearly full: no spare is made */
     rig_settle(&r);
     assert_int_equal(rig_status(&r).spares, 0);
     log_release(r.log, 2);
@@ -558,34 +557,111 @@ static void test_a_released_segment_becomes_the_spare_that_is_missing(void **sta
 
 static void test_the_reserve_is_held_ready(void **state)
 {
+    uint64_t room = RIG_SEGMENT - LOG_SEGMENT_HEADER_BYTES, rest = RIG_SEGMENT - HEAD_BYTES;
+    uint64_t each = room / 8 * 7, here = (rest - RIG_GROUP) / 8 * 7; /* that count */
     struct rig r;
-    uint64_t each = RIG_SEGMENT - LOG_SEGMENT_HEADER_BYTES;
 
     (void)state;
     rig_init(&r);
     rig_settle(&r);
     assert_int_equal(rig_status(&r).spares, 0);
-    log_set_reserve(r.log, 3 * (each / 8 * 7));
+    log_set_reserve(r.log, here); /* beside a group it just fits what is left */
+    rig_settle(&r);
+    assert_int_equal(rig_status(&r).spares, 0);
+    log_set_reserve(r.log, here + 1);
+    rig_settle(&r);
+    assert_int_equal(rig_status(&r).spares, 1);
+    log_set_reserve(r.log, here + 3 * each);
     rig_settle(&r);
     assert_int_equal(rig_status(&r).spares, 3);
-    assert_int_equal(rig_status(&r).room_bytes, RIG_SEGMENT - HEAD_BYTES + 3 * each);
-    log_set_reserve(r.log, 3 * (each / 8 * 7) + 1);
+    assert_int_equal(rig_status(&r).room_bytes, rest + 3 * room);
+    log_set_reserve(r.log, here + 3 * each + 1);
     rig_settle(&r);
     assert_int_equal(rig_status(&r).spares, 4);
-    rig_put(&r, 40000, LOG_SYNCED); /* half full: one more */
-    rig_settle(&r);
-    assert_int_equal(rig_status(&r).spares, 5);
-    fill_segments(&r, 1);
+    fill_segments(&r, 2); /* not even a group fits the rest */
     assert_int_equal(log_segment(r.log), 2);
     assert_int_equal(rig_status(&r).spares, 5);
     assert_false(rig_status(&r).no_space);
     log_set_reserve(r.log, 0);
+    rig_put(&r, 10, LOG_SYNCED);
     rig_settle(&r);
-    assert_int_equal(rig_status(&r).spares, 2);
+    assert_int_equal(rig_status(&r).spares, 1);
+    assert_int_equal(rig_status(&r).disk_bytes, fake_fs_used(r.fs));
+    assert_true(fake_fs_has(r.fs, "0000000000000004.spare")); /* for the name */
     rig_end(&r);
     rig_open(&r);
     rig_settle(&r);
-    assert_int_equal(rig_status(&r).spares, 2); /* they are found again */
+    assert_int_equal(rig_status(&r).spares, 1); /* it is found again */
+    log_set_reserve(r.log, UINT64_MAX);         /* as much as anybody has */
+    assert_true(log_next_ms(r.log) > 0);
+    rig_deinit(&r);
+}
+
+static void test_segments_of_another_size(void **state)
+{
+    struct log_conf conf;
+    char err[LOG_ERROR_MAX];
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    log_set_reserve(r.log, 50000);
+    fill_segments(&r, 3);
+    rig_end(&r);
+    conf = rig_conf(&r);
+    conf.segment_bytes = 2 * RIG_SEGMENT;
+    assert_int_equal(rig_open_with(&r, &conf, err), TQ_OK);
+    log_set_reserve(r.log, 50000);
+    rig_put(&r, 100000, LOG_SYNCED);
+    assert_int_equal(log_segment(r.log), 4);
+    log_release(r.log, 4);
+    rig_settle(&r);
+    rig_put(&r, 10, LOG_SYNCED);
+    rig_settle(&r);
+    assert_int_equal(rig_status(&r).first_segment, 4);
+    assert_int_equal(rig_status(&r).used_bytes, 2 * RIG_SEGMENT);
+    assert_int_equal(rig_status(&r).disk_bytes, rig_status(&r).spares * 2 * RIG_SEGMENT + 2 * RIG_SEGMENT);
+    assert_int_equal(fake_fs_used(r.fs), rig_status(&r).disk_bytes); /* the small ones are gone */
+    rig_end(&r);
+    conf.segment_bytes = 1; /* as small as they may be */
+    assert_int_equal(rig_open_with(&r, &conf, err), TQ_OK);
+    rig_put(&r, 60000, LOG_SYNCED);
+    rig_settle(&r);
+    assert_int_equal(len_of(&r, "0000000000000005.log"), LOG_SEGMENT_MIN_BYTES);
+    rig_deinit(&r);
+}
+
+static void test_what_is_pinned_stays(void **state)
+{
+    struct log_pin pin;
+    uint64_t next;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    fill_segments(&r, 3);
+    log_release(r.log, 2);
+    rig_put(&r, 10, LOG_SYNCED);
+    rig_kick(&r); /* the record that says so is on its way */
+    log_pin(r.log, &pin);
+    assert_int_equal(pin.first_segment, 1);
+    assert_int_equal(pin.last_index, 4);
+    log_release(r.log, 3);
+    rig_settle(&r);
+    r.now_ms += 2 * RIG_INTERVAL;
+    rig_settle(&r);
+    rig_settle(&r);
+    assert_int_equal(rig_status(&r).first_segment, 1);
+    assert_true(fake_fs_has(r.fs, FIRST_LOG));
+    next = rig_status(&r).next_index;
+    log_unpin(r.log);
+    rig_settle(&r); /* nothing else has to happen for it */
+    assert_int_equal(rig_status(&r).first_segment, 2);
+    assert_false(fake_fs_has(r.fs, FIRST_LOG));
+    assert_int_equal(rig_status(&r).next_index, next + 1);
+    r.now_ms += RIG_INTERVAL;
+    rig_settle(&r);
+    assert_int_equal(rig_status(&r).first_segment, 3);
     rig_deinit(&r);
 }
 
@@ -672,6 +748,8 @@ int main(void)
         cmocka_unit_test(test_what_is_released_is_used_again),
         cmocka_unit_test(test_a_released_segment_becomes_the_spare_that_is_missing),
         cmocka_unit_test(test_the_reserve_is_held_ready),
+        cmocka_unit_test(test_segments_of_another_size),
+        cmocka_unit_test(test_what_is_pinned_stays),
         cmocka_unit_test(test_spares_that_cannot_be_used_as_they_are),
         cmocka_unit_test(test_the_torn_end_is_overwritten),
     };

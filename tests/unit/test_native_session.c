@@ -92,6 +92,58 @@ static void silence_and_grace(void **state)
     teardown(&r);
 }
 
+/* The host could not listen (its disk stood still), so nobody was silent for that time. */
+static void silence_while_nobody_listens(void **state)
+{
+    struct native_rig r;
+    struct native_client *p, *w;
+
+    (void)state;
+    setup(&r);
+    p = client(&r, "");
+    put_three(p);
+    w = native_rig_connect(&r, 0);
+    hello_token(w, "{version:1,worker:'w',heartbeat_ms:1000}");
+    say(w, "[0,1,'get',{q:'task_queue',max:2}]");
+    hear(w, "[1,1,nil,{tasks:[*]}]");
+    native_rig_advance(&r, 2900);
+    broker_was_deaf(r.broker, 0, true);
+    for (unsigned i = 0; i < 100; i++) {
+        native_rig_advance(&r, 100);
+        broker_was_deaf(r.broker, 100, i < 99);
+    }
+    native_rig_advance(&r, 1000);
+    assert_true(w->open);
+    say(w, "[0,2,'ping',{}]"); /* what stood in its socket meanwhile */
+    hear(w, "[1,2,nil,*]");
+    native_rig_advance(&r, 20000); /* but now it is silent */
+    assert_false(w->open);
+    assert_int_equal(native_counters(r.native)->silent, 1);
+    teardown(&r);
+}
+
+/* Its replies wait for the host's log, and so much of them that nothing of it is read. */
+static void silence_while_replies_are_held(void **state)
+{
+    struct native_rig r;
+    struct native_client *p, *w;
+
+    (void)state;
+    setup(&r);
+    p = client(&r, "");
+    put_three(p);
+    w = native_rig_connect(&r, 0);
+    hello_token(w, "{version:1,worker:'w',heartbeat_ms:1000}");
+    w->conn.held = true;
+    w->conn.unsent = r.host.limits.output_bytes;
+    native_rig_advance(&r, 60000);
+    assert_true(w->open);
+    w->conn.unsent = 1; /* it is read from again */
+    native_rig_advance(&r, 6000);
+    assert_false(w->open);
+    teardown(&r);
+}
+
 static void a_session_without_worker_ends_with_its_connection(void **state)
 {
     struct native_rig r;
@@ -415,6 +467,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_closed_socket_frees_at_once),
         cmocka_unit_test(silence_and_grace),
+        cmocka_unit_test(silence_while_nobody_listens),
+        cmocka_unit_test(silence_while_replies_are_held),
         cmocka_unit_test(a_session_without_worker_ends_with_its_connection),
         cmocka_unit_test(taken_and_taken_over),
         cmocka_unit_test(bounded_rosters),

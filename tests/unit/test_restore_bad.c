@@ -251,6 +251,7 @@ static void two_that_cannot_be_together(void **state)
     refused(&o, "kind");
     o = ops_record();
     ops_plain_queue(&o, 1, "q");
+    ops_ready(&o, 1, 1, 7, "x");
     ops_gone(&o, 1);
     ops_plain_queue(&o, 1, "q");
     refused(&o, "had gone");
@@ -346,10 +347,13 @@ static void records_that_cannot_be(void **state)
 static void times_that_cannot_be(void **state)
 {
     static const uint64_t times[][4] = {
-        {OPS_NOW, 999, 1000, 100},         {OPS_NOW, 1000, 999, 100},
-        {OPS_NOW, 1000, 1000, 99},         {IDS_MAX, 1000, 1000, 100},
-        {OPS_NOW, IDS_MAX + 1, 1000, 100}, {OPS_NOW, 1000, (uint64_t)1 << 47, 100},
-        {OPS_NOW, 1000, 1000, UINT32_MAX},
+        {OPS_NOW, 999, 1000, 100},
+        {OPS_NOW, 1000, 999, 100},
+        {OPS_NOW, 1000, 1000, 99},
+        {IDS_MAX, 1000, 1000, 100},
+        {OPS_NOW, IDS_MAX + 1, 1000, 100},
+        {OPS_NOW, 1000, (uint64_t)1 << 47, 100},
+        {OPS_NOW, 1000, 1000, (uint64_t)UINT32_MAX + 1},
     };
 
     (void)state;

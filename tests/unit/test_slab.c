@@ -139,6 +139,40 @@ static void test_chunks_are_filled_to_the_last_slot(void **state)
     }
 }
 
+/* With a lead, slots have bytes of their owner's before them; they cost them, too, and nothing else is
+ * different. */
+static void test_a_lead_is_the_owners_too(void **state)
+{
+    enum { LEAD = 10, SLOTS = 700 };
+    struct slab *s = slab_new();
+    uint32_t *h = calloc(SLOTS, sizeof(*h));
+
+    (void)state;
+    assert_non_null(s);
+    assert_non_null(h);
+    slab_set_lead(s, LEAD);
+    for (size_t n = 1; n + LEAD <= SLAB_SLOT_MAX_BYTES; n += n < 300 ? 13 : 397) {
+        for (size_t i = 0; i < SLOTS; i++) {
+            h[i] = slab_take(s, n);
+            assert_int_not_equal(h[i], SLAB_NONE);
+            assert_true(slab_size(s, h[i]) >= n && slab_size(s, h[i]) - n <= waste_max(n + LEAD));
+            memset((char *)slab_at(s, h[i]) - LEAD, (int)(i % 251), slab_size(s, h[i]) + LEAD);
+        }
+        for (size_t i = 0; i < SLOTS; i++) {
+            const unsigned char *at = (const unsigned char *)slab_at(s, h[i]) - LEAD;
+
+            for (size_t k = 0; k < slab_size(s, h[i]) + LEAD; k++)
+                if (at[k] != i % 251)
+                    fail_msg("slot %zu of %zu bytes, byte %zu", i, n, k);
+            slab_give(s, h[i]);
+        }
+    }
+    assert_int_equal(stats_of(s).slots, 0);
+    assert_true(stats_of(s).chunks <= SLAB_IDLE_CHUNKS);
+    slab_free(s);
+    free(h);
+}
+
 /* ---- the model ---- */
 
 struct held {
@@ -464,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_pages_are_zero_counted_and_fail_where_told),
         cmocka_unit_test(test_every_size_has_a_slot_of_its_own),
         cmocka_unit_test(test_chunks_are_filled_to_the_last_slot),
+        cmocka_unit_test(test_a_lead_is_the_owners_too),
         cmocka_unit_test(test_it_does_what_an_array_does),
         cmocka_unit_test(test_what_is_given_back_goes_back_to_the_system),
         cmocka_unit_test(test_a_put_and_a_get_in_turn_ask_the_system_for_nothing),

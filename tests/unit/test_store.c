@@ -27,7 +27,8 @@ static void an_empty_directory_is_a_new_log(void **state)
     rig_free(g);
 }
 
-/* Tasks in every state: three ready, one leased by a worker that lives, one by one that does not, one done. */
+/* Tasks in every state: three ready, one leased by a worker that lives, one by one that does not, one done.
+ */
 static struct token some_work(struct store_rig *g)
 {
     struct native_client *p, *w, *v;
@@ -136,7 +137,8 @@ static void ids_and_counters_go_on(void **state)
     broker_get_stats(g->r.broker, &after);
     assert_int_equal(after.puts, before.puts);
     assert_int_equal(after.gets, before.gets);
-    assert_int_equal(bulk_put(g, "task_queue"), 11);
+    assert_true(bulk_put(g, "task_queue") >
+                10); /* it was not closed: none is given again, even if it was lost */
     rig_free(g);
 }
 
@@ -319,6 +321,8 @@ static void a_turn_without_memory_is_made_up_for(void **state)
         need = store_need(g->st);
         if (rv == 0) {
             assert_false(store_is_met(g->st, need));
+            assert_true(store_next_ms(g->st) > g->r.now_ms); /* not at once: it would not be there either */
+            assert_true(n > 0 || store_next_ms(g->st) <= g->r.now_ms + 100);
             while (run_job(g))
                 ;
             flush(g);
