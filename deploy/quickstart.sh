@@ -103,4 +103,4 @@ if command -v python3 >/dev/null 2>&1; then
 fi
 
 echo
-echo "It works. The programs are build/bin/task-master and build/bin/task-worker; README.md says how to go on."
+echo "It works. The programs are task-master, task-worker and task-ctl in build/bin/; README.md says how to go on."

@@ -117,14 +117,14 @@ static void refuse_new_work(void *ctx, bool refuse)
     struct server *s = d->server;
 
     if (refuse)
-        tq_log(
-            TQ_LOG_WARN, "NO-SPACE",
-            "data_dir=\"%s\": its disk is full; new work is refused until there is room, what is begun goes "
-            "on; remedy: make room",
-            s->config->data_dir);
+        tq_log(TQ_LOG_WARN, "NO-SPACE",
+               "data_dir=\"%s\": its disk has no room for another file of the log (--log-segment-bytes "
+               "%llu); new "
+               "work is refused until there is, what is begun goes on; remedy: make room",
+               s->config->data_dir, (unsigned long long)s->config->limits.log_segment_bytes);
     else
         tq_log(TQ_LOG_INFO, "SPACE-AGAIN", "data_dir=\"%s\": new work is taken again", s->config->data_dir);
-    broker_refuse_new_work(s->broker, refuse, &s->effects);
+    broker_refuse_new_work(s->broker, server_now_ms(s), refuse, &s->effects);
     server_run_effects(s);
 }
 
@@ -132,7 +132,8 @@ static void set_room(void *ctx, uint64_t new_work_bytes, uint64_t completion_byt
 {
     const struct durable *d = ctx;
 
-    broker_set_room(d->server->broker, new_work_bytes, completion_bytes, &d->server->effects);
+    broker_set_room(d->server->broker, server_now_ms(d->server), new_work_bytes, completion_bytes,
+                    &d->server->effects);
     server_run_effects(d->server);
 }
 
@@ -271,6 +272,7 @@ int durable_open(struct server *s, char err[TQ_OPT_ERROR_MAX])
 
 void durable_took(struct server *s, size_t n_bytes)
 {
+    store_expect(s->durable->store, n_bytes);
     s->durable->turn_bytes += n_bytes;
     set_busy(s->durable);
 }

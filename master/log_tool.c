@@ -1,6 +1,8 @@
 #include "master/log_tool.h"
 
 #include <inttypes.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/err.h"
 #include "master/disk/fs_posix.h"
@@ -31,6 +33,11 @@ static int check(struct log_fs *fs, const char *dir, struct found *found, char e
     struct log_state state = {0};
     int rv = log_check(fs, print_finding, found, &state, err);
 
+    if (rv >= 0 && state.segment_count == 0 && found->damaged == 0) {
+        snprintf(err, LOG_ERROR_MAX, "%.300s: there is no log in it; give the folder that --data-dir names",
+                 dir);
+        rv = TQ_ENOTFOUND;
+    }
     if (rv >= 0)
         fprintf(
             stderr,
@@ -60,9 +67,28 @@ static int repair(struct log_fs *fs, const char *dir, struct found *found, char 
     return rv;
 }
 
+/* Root looks after other users' directories (a service's own user is not even there when it is stopped): as
+ * their owner, so that what repair makes is the owner's, and nothing in there can lead root astray. The
+ * directory is entered before, as the owner may not be able to reach it. */
+static int become_owner(const char *dir, const char **ret_dir, char err[LOG_ERROR_MAX])
+{
+    struct stat st;
+
+    *ret_dir = dir;
+    if (geteuid() != 0 || lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid == 0)
+        return TQ_OK; /* what is wrong with it is told when it is opened */
+    if (chdir(dir) != 0 || stat(".", &st) != 0 || setgid(st.st_gid) != 0 || setuid(st.st_uid) != 0) {
+        snprintf(err, LOG_ERROR_MAX, "%.300s: cannot become its owner, user %lu; run it as that user", dir,
+                 (unsigned long)st.st_uid);
+        return TQ_EIO;
+    }
+    *ret_dir = ".";
+    return TQ_OK;
+}
+
 int log_tool_run(const struct config *config)
 {
-    const char *dir = config->log_check != NULL ? config->log_check : config->log_repair;
+    const char *dir = config->log_check != NULL ? config->log_check : config->log_repair, *path;
     struct found found = {.repairs = config->log_repair != NULL};
     char err[LOG_ERROR_MAX] = "";
     struct fs_posix fs;
@@ -70,7 +96,9 @@ int log_tool_run(const struct config *config)
 
     if (dir == NULL)
         return -1;
-    rv = fs_posix_open(&fs, dir, false, true, err);
+    rv = become_owner(dir, &path, err);
+    if (rv == TQ_OK)
+        rv = fs_posix_open(&fs, path, false, true, err);
     if (rv == TQ_OK) {
         rv = found.repairs ? repair(&fs.fs, dir, &found, err) : check(&fs.fs, dir, &found, err);
         fs_posix_close(&fs);

@@ -54,7 +54,7 @@ const struct ctl_command ctl_commands[] = {
              "Exit status: 0 the log is good; 1 it is damaged, or cannot be read.\n"
              "\n"
              "Example:\n"
-             "  systemctl stop task-master && task-ctl log check /var/lib/taskq\n",
+             "  systemctl stop task-master && task-ctl log check /var/lib/taskq/queues\n",
      .words_min = 1,
      .words_max = 1,
      .run = ctl_run_log_check},

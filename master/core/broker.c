@@ -252,10 +252,12 @@ void broker_finish_step(struct broker *b, struct broker_effects *out)
     b->gave_way = 0;
 }
 
-void broker_refuse_new_work(struct broker *b, bool refuse, struct broker_effects *out)
+void broker_refuse_new_work(struct broker *b, uint64_t now_ms, bool refuse, struct broker_effects *out)
 {
     struct broker_queue *q;
 
+    TQ_ASSERT(now_ms >= b->now_ms);
+    b->now_ms = now_ms; /* who waited may go on, from now on */
     b->refuses = refuse;
     DL_FOREACH2(b->short_of_memory[BROKER_NEW_WORK], q, short_next)
     {
@@ -264,12 +266,14 @@ void broker_refuse_new_work(struct broker *b, bool refuse, struct broker_effects
     broker_finish_step(b, out);
 }
 
-void broker_set_room(struct broker *b, uint64_t new_work_bytes, uint64_t completion_bytes,
+void broker_set_room(struct broker *b, uint64_t now_ms, uint64_t new_work_bytes, uint64_t completion_bytes,
                      struct broker_effects *out)
 {
     bool has_grown =
         new_work_bytes > b->room[BROKER_NEW_WORK] || completion_bytes > b->room[BROKER_COMPLETION];
 
+    TQ_ASSERT(now_ms >= b->now_ms);
+    b->now_ms = now_ms;
     b->room[BROKER_NEW_WORK] = new_work_bytes;
     b->room[BROKER_COMPLETION] = completion_bytes;
     if (has_grown &&

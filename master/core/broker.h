@@ -413,12 +413,14 @@ uint64_t broker_queue_size(const struct broker_queue *q);
 /* The log has no room for new work (yes), or has again: puts of sessions that hold nothing wait as if the
  * queue were full, or are answered NO_SPACE (Python: FULL); completions go on. Whoever waits is served in the
  * next step or by `out`. */
-void broker_refuse_new_work(struct broker *b, bool refuse, struct broker_effects *out);
+void broker_refuse_new_work(struct broker *b, uint64_t now_ms, bool refuse, struct broker_effects *out);
 /* Room in the log: until the next call the bodies of new work may cost so many bytes, and completions
  * (results, dead letters, puts of whoever holds something) so many; what comes in takes from both.
  * UINT64_MAX (the default): no limit. A put that does not fit waits or is answered as above; a `done` or a
- * final `fail` is answered NO_SPACE, and its lease stays. */
-void broker_set_room(struct broker *b, uint64_t new_work_bytes, uint64_t completion_bytes,
+ * final `fail` is answered NO_SPACE, and its lease stays. A value of up to BROKER_SMALL_VALUE_BYTES is always
+ * taken: that is what the log's reserve is for. */
+#define BROKER_SMALL_VALUE_BYTES 64u
+void broker_set_room(struct broker *b, uint64_t now_ms, uint64_t new_work_bytes, uint64_t completion_bytes,
                      struct broker_effects *out);
 /* Since it said this last the host has not listened to its peers for `ms`; and does it listen now? Who could
  * not be heard was not silent: native leases do not end for that time (nor do native sessions). */

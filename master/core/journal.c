@@ -87,6 +87,11 @@ uint64_t broker_journal_live_tasks(const struct broker *b)
     return b->journal->live_tasks;
 }
 
+uint64_t broker_journal_next_id(const struct broker *b)
+{
+    return ids_next(b->ids);
+}
+
 /* ---- the list ---- */
 
 static void add_spare(struct journal *j)

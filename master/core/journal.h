@@ -54,5 +54,9 @@ bool broker_journal_move(struct broker *b, uint64_t segment, uint64_t *at, unsig
 /* About how many bytes of ops it takes to write all that is there. */
 uint64_t broker_journal_live_bytes(const struct broker *b);
 uint64_t broker_journal_live_tasks(const struct broker *b); /* that are recorded */
+/* The id of the next task, which each record that is collected tells. So many ids may be given out that no
+ * record on stable storage knows of: after a crash they go on behind them. */
+#define JOURNAL_ID_SKIP ((uint64_t)1 << 24)
+uint64_t broker_journal_next_id(const struct broker *b);
 
 #endif

@@ -74,10 +74,8 @@ struct journal_freed {
 
 #define JOURNAL_TOTALS 14u /* counters of struct broker_stats that only grow */
 
-/* Ids of tasks that are not recorded are written (TIME) every so many at the latest; so many that a recovery
- * cannot know of may be given out by then, and it goes on behind them. */
+/* Ids of tasks that are not recorded are written (TIME) every so many at the latest. */
 #define JOURNAL_ID_STEP ((uint64_t)1 << 16)
-#define JOURNAL_ID_SKIP ((uint64_t)1 << 24)
 
 struct journal {
     enum journal_wait wait; /* of what was noted; NOTHING: nothing was */

@@ -56,7 +56,8 @@ int broker_on_done(struct broker *b, const struct broker_event *ev, struct broke
 
     if (l == NULL)
         return stale(b, ev, out);
-    if (ev->payload.data != NULL && broker_payload_cost(&ev->payload) > b->room[BROKER_COMPLETION]) {
+    if (ev->payload.data != NULL && ev->payload.len > BROKER_SMALL_VALUE_BYTES &&
+        broker_payload_cost(&ev->payload) > b->room[BROKER_COMPLETION]) {
         reply(ev, out, BROKER_REPLY_NO_SPACE);
         return TQ_OK;
     }

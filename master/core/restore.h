@@ -42,10 +42,10 @@ void broker_restore_was_closed(struct broker_restore *r);
 uint64_t broker_restore_now_ms(const struct broker_restore *r);
 /* All is read. now_ms is not below broker_restore_now_ms. Queues, lists, heaps, timers, leases and counters
  * are made, and purges go on. session_of: the open native session of a durable_id, or NULL (then its tasks
- * come back to the front, attempt + 1, as they do for session 0, see above); leases are its own again and wait out their
- * grace if it is silent. Steps as of now_ms; effects cannot come of it: nobody waits yet. TQ_EINVAL with text
- * (a task in a queue that is not there), TQ_ENOMEM: the broker is only good for broker_free. Ends r in any
- * case. */
+ * come back to the front, attempt + 1, as they do for session 0, see above); leases are its own again and
+ * wait out their grace if it is silent. Steps as of now_ms; effects cannot come of it: nobody waits yet.
+ * TQ_EINVAL with text (a task in a queue that is not there), TQ_ENOMEM: the broker is only good for
+ * broker_free. Ends r in any case. */
 int broker_restore_finish(struct broker_restore *r, uint64_t now_ms,
                           struct broker_session *(*session_of)(void *ctx, uint64_t durable_id), void *ctx,
                           char text[RESTORE_TEXT_MAX]);

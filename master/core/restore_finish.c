@@ -252,6 +252,16 @@ static int equip(struct finish *f, uint32_t slot, bool is_purged, char text[REST
     return rv;
 }
 
+/* While the master was down nobody could lengthen a lease or hand in what was finished: its worker gets the
+ * time of a new one, and at least that in which it may come back. */
+static uint64_t limit_of(const struct broker *b, const struct broker_queue *q, const struct restore_lease *rl)
+{
+    uint32_t ms = q->conf.lease_ms > q->conf.grace_ms ? q->conf.lease_ms : q->conf.grace_ms;
+    uint64_t least = broker_after(b->now_ms, ms);
+
+    return rl->limit_ms > least ? rl->limit_ms : least;
+}
+
 /* Into the session's hands; room was reserved. */
 static struct broker_lease *hand_over(struct finish *f, uint32_t slot, const struct restore_lease *rl,
                                       struct broker_session *s)
@@ -265,7 +275,7 @@ static struct broker_lease *hand_over(struct finish *f, uint32_t slot, const str
     t->epoch--; /* it is no new hand-out */
     l = broker_lease_grant(b, s, slot);
     l->since_ms = rl->since_ms;
-    l->limit_ms = rl->limit_ms;
+    l->limit_ms = limit_of(b, broker_task_queue(b, t), rl);
     return l;
 }
 

@@ -351,6 +351,22 @@ static int sync_parent(int dir)
     return rv;
 }
 
+/* What to do about a directory that cannot be had. */
+static const char *remedy_of(int e, bool make)
+{
+    switch (e) {
+    case ENOENT:
+        return make ? "; make the directory above it first" : "; give the name of one that is there";
+    case ENOTDIR:
+        return "; give the name of a directory";
+    case EACCES:
+    case EPERM:
+        return "; run it as the owner, or take another directory";
+    default:
+        return "";
+    }
+}
+
 static int open_dir(struct fs_posix *f, const char *dir, bool create, char err[LOG_ERROR_MAX])
 {
     char path[PATH_MAX];
@@ -363,14 +379,14 @@ static int open_dir(struct fs_posix *f, const char *dir, bool create, char err[L
         made = true;
     else if (create && errno != EEXIST)
         return refuse(err, from_errno(errno), dir, "cannot be made: %s%s", strerror(errno),
-                      errno == ENOENT ? "; make the directory above it first" : "");
+                      remedy_of(errno, true));
     f->dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (f->dir < 0) {
         int e = errno;
 
         if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
             return refuse(err, TQ_EIO, dir, "it is a symbolic link; name the directory itself");
-        return refuse(err, from_errno(e), dir, "cannot be opened: %s", strerror(e));
+        return refuse(err, from_errno(e), dir, "cannot be opened: %s%s", strerror(e), remedy_of(e, false));
     }
     if (fstat(f->dir, &st) != 0)
         return refuse(err, TQ_EIO, dir, "cannot be looked at: %s", strerror(errno));

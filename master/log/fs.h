@@ -23,8 +23,8 @@ struct log_fs {
     char error[LOG_FS_ERROR_MAX]; /* of the last failure */
     /* Calls fn for each file, in no order. */
     int (*list)(struct log_fs *fs, void (*fn)(void *fn_ctx, const char *name), void *fn_ctx);
-    /* A number >= 0 that names the open file. TQ_ELIMIT: no descriptor is free now. Refused (TQ_EIO): what is no plain file, a link, somebody
-     * else's, or writable by others. Created files: mode 0600. */
+    /* A number >= 0 that names the open file. TQ_ELIMIT: no descriptor is free now. Refused (TQ_EIO): what is
+     * no plain file, a link, somebody else's, or writable by others. Created files: mode 0600. */
     int (*open)(struct log_fs *fs, const char *name, unsigned flags);
     void (*close)(struct log_fs *fs, int file);
     int (*size)(struct log_fs *fs, int file, uint64_t *ret_bytes);
@@ -41,7 +41,8 @@ struct log_fs {
     int (*rename)(struct log_fs *fs, const char *from, const char *to); /* replaces `to` */
     int (*remove)(struct log_fs *fs, const char *name);
     int (*sync_dir)(struct log_fs *fs); /* names: created, renamed, removed */
-    /* About how much can still be allocated; UINT64_MAX: not known. Others may take it, too. */
+    /* About how much can still be allocated; UINT64_MAX: not known. Others may take it, too. Any thread, also
+     * while another call runs. */
     uint64_t (*free_bytes)(struct log_fs *fs);
 };
 

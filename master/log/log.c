@@ -360,6 +360,12 @@ bool log_is_busy(const struct log *l)
     return pending_bytes(l) > l->conf.group_bytes;
 }
 
+void log_look_at_disk(struct log *l)
+{
+    l->free_bytes = l->fs->free_bytes(l->fs);
+    l->free_ms = l->now_ms;
+}
+
 void log_get_status(const struct log *l, struct log_status *ret)
 {
     const struct log_segment *last = log_last_segment(l);

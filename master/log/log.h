@@ -115,6 +115,8 @@ void log_set_reserve(struct log *l, uint64_t bytes);
  * spare is made large enough for such a payload (record_max says when it is), or `no_space` is told. Counts
  * until a segment is begun; 0 takes it back. */
 void log_ask_room(struct log *l, uint64_t payload_bytes);
+/* Asks the disk for free_bytes now, on the loop's thread. */
+void log_look_at_disk(struct log *l);
 /* Appends the LOG_CLOSED record; kick and wait until log_status.synced has reached it. */
 int log_close_record(struct log *l, uint64_t *ret_index);
 

@@ -173,21 +173,24 @@ enum pycall_wait_result pycall_wait(const struct pycall *c, const struct tq_py_r
                                     char text[PYCALL_TEXT_MAX])
 {
     unsigned block = c->method == PY_METHOD_PUT ? 1 : 0;
+    enum pycall_wait_result result;
 
     *ret_wait_ms = 0;
     *ret_mode = BROKER_NO_WAIT;
     if (c->method == PY_METHOD_GET_NOWAIT || c->method == PY_METHOD_PUT_NOWAIT)
         return PYCALL_WAIT_OK;
     *ret_mode = BROKER_WAIT_FOREVER;
-    if (!looks)
-        return PYCALL_WAIT_OK;
     if (c->given[block] && !tq_pk_truth(&r->pickle, c->value[block])) {
         *ret_mode = BROKER_NO_WAIT;
         return PYCALL_WAIT_OK;
     }
     if (!c->given[block + 1])
         return PYCALL_WAIT_OK;
-    return timed(r, c->value[block + 1], ret_mode, ret_wait_ms, text);
+    result = timed(r, c->value[block + 1], ret_mode, ret_wait_ms, text);
+    if (looks || result == PYCALL_WAIT_OK)
+        return result;
+    *ret_mode = BROKER_WAIT_FOREVER;
+    return PYCALL_WAIT_OK;
 }
 
 struct tq_pk_range pycall_item(const struct pycall *c)

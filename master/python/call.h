@@ -53,7 +53,8 @@ enum pycall_wait_result {
     PYCALL_WAIT_TYPE_ERROR,  /* text */
 };
 
-/* How put and get wait. `looks` is false where Python looks at neither (put on an unbounded queue). */
+/* How put and get wait. `looks` is false where Python looks at neither (put on an unbounded queue): what is
+ * wrong with them is no error then. They hold all the same, for memory or a disk that is full. */
 enum pycall_wait_result pycall_wait(const struct pycall *c, const struct tq_py_request *r, bool looks,
                                     enum broker_wait_mode *ret_mode, uint64_t *ret_wait_ms,
                                     char text[PYCALL_TEXT_MAX]);

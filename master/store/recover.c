@@ -158,6 +158,7 @@ int store_start(struct store *st, uint64_t now_ms, struct store_report *report, 
     int rv;
 
     TQ_ASSERT(st->restore != NULL && st->has_state && now_ms >= report->last_ms);
+    st->ids_safe = broker_journal_next_id(st->broker); /* what the log says */
     rv = finish(st, now_ms, err);
     if (rv != TQ_OK)
         return rv;

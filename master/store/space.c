@@ -6,7 +6,9 @@
 #include "master/store/store_impl.h"
 
 #define KIB                1024u
-#define RESERVE_PER_TASK   128u         /* a hand-out and an end, each with its share of a record */
+#define SLACK_SEGMENTS     2u
+#define RESERVE_PER_TASK   128u /* a hand-out and an end, each with its share of a record */
+#define EXPECT_SHARE       8u   /* of a segment: what is smaller has room for certain, or is refused */
 #define PLENTY_BYTES       (4ull << 30) /* with so much free, nothing that comes in is counted */
 #define ROOMY_BYTES        (1ull << 30)
 #define RESERVE_MAX_BYTES  (1u << 20) /* of the part that is not by task */
@@ -58,14 +60,21 @@ static uint64_t limit(const struct store *st, uint64_t live)
     return bytes < most ? bytes : most;
 }
 
+/* So little is left on the disk that room has to come from within. */
+static bool is_near_full(const struct store *st, const struct log_status *status)
+{
+    return status->no_space || (status->free_bytes != UINT64_MAX &&
+                                status->free_bytes < SLACK_SEGMENTS * st->conf.log.segment_bytes);
+}
+
 static bool is_too_long(const struct store *st, const struct log_status *status)
 {
     uint64_t live = live_bytes(st);
 
     if (status->last_segment == status->first_segment)
         return false;
-    if (status->no_space) /* what completions leave is wanted at once */
-        return status->log_bytes > live + live / 16 + st->conf.log.segment_bytes / 2;
+    if (is_near_full(st, status)) /* what completions leave is wanted at once */
+        return status->log_bytes > live + live / 64 + st->conf.log.segment_bytes / 4;
     return status->log_bytes > limit(st, live);
 }
 
@@ -96,10 +105,10 @@ static uint64_t room_for_move(const struct store *st, const struct log_status *s
 {
     uint64_t keep = st->reserve_bytes / 2;
 
-    if (!status->no_space)
+    if (!is_near_full(st, status))
         return UINT64_MAX;
-    /* With a whole segment left the oldest one surely fits, and gives as much back. */
-    if (status->room_bytes >= st->conf.log.segment_bytes / 8 * 7)
+    /* With more than a segment left the oldest one surely fits, and gives as much back. */
+    if (status->room_bytes >= st->conf.log.segment_bytes / 8 * 9)
         return status->room_bytes;
     return status->room_bytes > keep ? status->room_bytes - keep : 0;
 }
@@ -117,9 +126,10 @@ static bool begin_pass(struct store *st, const struct log_status *status)
     each = status->log_bytes / (segments + 1) + 1;
     sp->may_note = room_for_move(st, status);
     /* An average segment's live part, twice. */
-    if (sp->may_note / 2 < each / 100 * (live * 100 / (status->log_bytes + 1)))
+    if (sp->may_note < st->conf.log.segment_bytes / 8 * 9 &&
+        sp->may_note / 2 < each / 100 * (live * 100 / (status->log_bytes + 1)))
         return false;
-    count = status->no_space ? 1 : live / PASS_SHARE / each;
+    count = is_near_full(st, status) ? 1 : live / PASS_SHARE / each;
     if (count < 1)
         count = 1;
     if (count > segments)
@@ -181,10 +191,13 @@ static void empty_old(struct store *st, const struct log_status *status)
 
 /* ---- room ---- */
 
-/* Room that is just being made is none that is missing. */
+/* Room that is just being made is none that is missing. Once refused, until there is a little more than just
+ * enough. */
 static bool must_refuse(const struct store *st, const struct log_status *status)
 {
-    return status->no_space || (st->refuse && status->room_bytes < st->held_bytes);
+    uint64_t least = st->conf.log.segment_bytes / (st->refuse ? 2 : 4);
+
+    return status->no_space || st->room[0] < least || (st->refuse && status->room_bytes < st->held_bytes);
 }
 
 static void refuse_or_not(struct store *st, const struct log_status *status)
@@ -197,6 +210,11 @@ static void refuse_or_not(struct store *st, const struct log_status *status)
     st->host.refuse_new_work(st->host.ctx, refuse);
 }
 
+static uint64_t least_of(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static uint64_t above(uint64_t bytes, uint64_t keep)
 {
     return bytes > keep ? bytes - keep : 0;
@@ -204,26 +222,66 @@ static uint64_t above(uint64_t bytes, uint64_t keep)
 
 /* What may come in until the next turn, so that nothing is accepted for which there will be no room: behind
  * it all would have to wait, even what makes room. In one piece it fits where room is allocated, or on a disk
- * that has it: of that, what others may take in the meantime is left. What is done with tasks that are there
- * (`reserve`) comes before completions with large values, and these come before new work. */
-static void tell_room(struct store *st, const struct log_status *status)
+ * that has it: of that, what others may take in the meantime is left, and what was taken since it was
+ * asked, or will be for spare segments. What is done with tasks that are there (`reserve`) comes before
+ * completions with large values, and these come before new work. */
+static void count_room(struct store *st, const struct log_status *status, uint64_t *ret_new,
+                       uint64_t *ret_completions)
 {
-    uint64_t keep = st->reserve_bytes, slack = 2 * st->conf.log.segment_bytes;
-    uint64_t disk = status->free_bytes == UINT64_MAX ? UINT64_MAX : above(status->free_bytes, slack);
-    uint64_t completions = above(status->record_max, keep / 2), new_work = above(status->record_max, keep);
+    uint64_t keep = st->reserve_bytes, slack = SLACK_SEGMENTS * st->conf.log.segment_bytes;
+    uint64_t disk = UINT64_MAX;
+    uint64_t to_move = st->conf.log.segment_bytes / 2 * 3; /* what it takes to empty a segment */
+    uint64_t completions =
+        least_of(status->record_max, above(status->room_bytes, keep / 2 > to_move ? keep / 2 : to_move));
+    uint64_t new_work =
+        least_of(status->record_max, above(status->room_bytes, keep > to_move ? keep : to_move));
 
+    if (status->free_bytes != st->free_bytes)
+        st->free_since = status->disk_bytes;
+    st->free_bytes = status->free_bytes;
+    if (status->free_bytes != UINT64_MAX)
+        disk = above(status->free_bytes, slack + above(status->disk_bytes, st->free_since) +
+                                             above(keep + st->conf.log.segment_bytes, status->room_bytes));
     if (disk >= PLENTY_BYTES && !status->no_space)
         new_work = completions = UINT64_MAX;
     if (new_work < disk && !status->no_space)
         new_work = disk;
     if (completions < disk)
         completions = disk;
-    if (new_work == UINT64_MAX && completions == UINT64_MAX && st->room[0] == UINT64_MAX &&
-        st->room[1] == UINT64_MAX)
+    *ret_new = new_work;
+    *ret_completions = completions;
+}
+
+static void tell_room(struct store *st, uint64_t new_work, uint64_t completions)
+{
+    if (new_work == st->room[0] && completions == st->room[1] && new_work == UINT64_MAX)
         return;
     st->room[0] = new_work;
     st->room[1] = completions;
     st->host.set_room(st->host.ctx, new_work, completions);
+}
+
+/* This turn's record has taken some: never more than before, so nobody goes on by that. */
+static void tell_less_room(struct store *st, const struct log_status *status)
+{
+    uint64_t new_work, completions;
+
+    count_room(st, status, &new_work, &completions);
+    tell_room(st, least_of(new_work, st->room[0]), least_of(completions, st->room[1]));
+}
+
+/* What this turn has taken by now is not counted, which the slack is for. */
+void store_expect(struct store *st, uint64_t bytes)
+{
+    struct log_status status;
+    uint64_t new_work, completions;
+
+    if (st->log == NULL || st->failed || bytes < st->conf.log.segment_bytes / EXPECT_SHARE)
+        return;
+    log_look_at_disk(st->log);
+    log_get_status(st->log, &status);
+    count_room(st, &status, &new_work, &completions);
+    tell_room(st, new_work, completions);
 }
 
 /* For what does not depend on how many tasks there are. */
@@ -252,6 +310,15 @@ static void tell_reserve(struct store *st)
     log_set_reserve(st->log, st->held_bytes);
 }
 
+/* With little room left, whoever writes waits for what is just being made: each hand-out, too, takes some. */
+static void hold_or_not(struct store *st, const struct log_status *status)
+{
+    const struct store_space *sp = &st->space;
+
+    st->holds = st->is_near_full && (sp->moving || sp->released > status->first_segment) &&
+                status->room_bytes < st->held_bytes + st->conf.log.segment_bytes / 2;
+}
+
 /* ---- a turn ---- */
 
 bool store_space_has_work(const struct store *st)
@@ -263,6 +330,7 @@ void store_space_before(struct store *st, bool has_news, uint64_t now_ms)
 {
     struct store_space *sp = &st->space;
     struct log_status status;
+    uint64_t new_work, completions;
 
     if (has_news) {
         sp->is_fresh = true;
@@ -271,21 +339,17 @@ void store_space_before(struct store *st, bool has_news, uint64_t now_ms)
     /* The log looks after itself so long after the last record: then we come here, too. */
     sp->is_idle = now_ms >= sp->active_ms && now_ms - sp->active_ms >= st->conf.log.interval_ms;
     log_get_status(st->log, &status);
-    st->free_bytes = status.free_bytes;
+    count_room(st, &status, &new_work, &completions);
+    tell_room(st, new_work, completions);
     refuse_or_not(st, &status);
-    tell_room(st, &status);
     empty_old(st, &status);
+    st->is_near_full = is_near_full(st, &status);
 }
 
-void store_space_after(struct store *st)
+static void release(struct store *st)
 {
-    uint64_t oldest, sessions;
+    uint64_t oldest = broker_journal_oldest(st->broker), sessions = native_journal_oldest(st->native);
 
-    tell_reserve(st);
-    if (st->owes)
-        return; /* something may have its only good copy where it was */
-    oldest = broker_journal_oldest(st->broker);
-    sessions = native_journal_oldest(st->native);
     if (sessions < oldest)
         oldest = sessions;
     if (st->home < oldest) /* the last record says which ids come next */
@@ -294,4 +358,19 @@ void store_space_after(struct store *st)
         return;
     st->space.released = oldest;
     log_release(st->log, oldest);
+}
+
+void store_space_after(struct store *st)
+{
+    struct log_status status;
+
+    tell_reserve(st);
+    if (!st->owes) /* or something may have its only good copy where it was */
+        release(st);
+    st->holds = false;
+    if (st->room[0] == UINT64_MAX && !st->is_near_full)
+        return; /* far from that */
+    log_get_status(st->log, &status);
+    tell_less_room(st, &status);
+    hold_or_not(st, &status);
 }

@@ -75,6 +75,19 @@ static enum log_wait wait_of(enum journal_wait wait, bool has_sessions)
     return wait == JOURNAL_WRITTEN ? LOG_WRITTEN : LOG_NO_WAIT;
 }
 
+static uint64_t unsafe_ids(const struct store *st)
+{
+    return broker_journal_next_id(st->broker) - st->ids_safe;
+}
+
+static void look_at_ids(struct store *st)
+{
+    if (st->ids_index == 0 || !log_is_met(st->log, (struct log_need){.synced = st->ids_index}))
+        return;
+    st->ids_safe = st->ids_told;
+    st->ids_index = 0;
+}
+
 /* All that has changed becomes one record. 0; 1: there is no memory for it now, nothing is forgotten;
  * negative: final. */
 static int collect(struct store *st)
@@ -94,6 +107,8 @@ static int collect(struct store *st)
             return 1;
         return store_fail(st, "the changes of one turn are more than a record of the log can have");
     }
+    if (wait != JOURNAL_NOTHING && unsafe_ids(st) > JOURNAL_ID_SKIP / 4)
+        wait = JOURNAL_SYNCED; /* it tells them */
     before = out->len;
     native_rv = native_journal_collect(st->native, segment, out);
     rv = log_commit(st->log, LOG_OPS, wait_of(wait, out->len > before), &index);
@@ -102,6 +117,10 @@ static int collect(struct store *st)
         return store_fail(st, "out of memory: a change could not be recorded");
     if (index != 0)
         st->home = segment;
+    if (index != 0 && wait != JOURNAL_NOTHING && st->ids_index == 0) {
+        st->ids_index = index;
+        st->ids_told = broker_journal_next_id(st->broker);
+    }
     return native_rv != TQ_OK;
 }
 
@@ -138,7 +157,7 @@ static int record_changes(struct store *st, uint64_t now_ms)
 
 int store_turn(struct store *st, uint64_t now_ms)
 {
-    bool has_moved = st->has_moved, is_new;
+    bool has_moved = st->has_moved, is_new, looks;
     int rv = check_failures(st);
 
     if (rv != TQ_OK)
@@ -150,8 +169,13 @@ int store_turn(struct store *st, uint64_t now_ms)
         log_kick(st->log, now_ms);
         return TQ_OK;
     }
+    looks = st->refuse && now_ms >= st->look_ms;
+    if (looks) {
+        st->look_ms = now_ms + LOG_RETRY_MS;
+        log_look_at_disk(st->log);
+    }
     /* Nothing has happened, and nothing is to be done: this is called in each turn of the loop. */
-    if (is_new || has_moved || st->owes || store_space_has_work(st)) {
+    if (is_new || has_moved || looks || st->owes || store_space_has_work(st)) {
         store_space_before(st, is_new, now_ms);
         rv = record_changes(st, now_ms);
         if (rv != TQ_OK)
@@ -169,6 +193,7 @@ void store_done(struct store *st, uint64_t now_ms)
     struct log_status status;
 
     log_done(st->log, now_ms);
+    look_at_ids(st);
     log_get_status(st->log, &status);
     if (status.failed)
         (void)store_fail(st, status.error);
@@ -188,6 +213,8 @@ uint64_t store_next_ms(const struct store *st)
     if (!st->closing && (st->has_moved || (!st->owes && (has_news(st) || store_space_has_work(st)))))
         return 0;
     next_ms = log_next_ms(st->log);
+    if (st->refuse && !st->closing && st->look_ms < next_ms) /* others may have made room */
+        next_ms = st->look_ms;
     return st->owes && !st->closing && st->try_ms < next_ms ? st->try_ms : next_ms;
 }
 
@@ -218,7 +245,7 @@ bool store_is_met(const struct store *st, struct log_need need)
 
 bool store_is_busy(const struct store *st)
 {
-    return st->log != NULL && log_is_busy(st->log);
+    return st->log != NULL && (log_is_busy(st->log) || st->holds || unsafe_ids(st) > JOURNAL_ID_SKIP / 2);
 }
 
 /* ---- the end ---- */

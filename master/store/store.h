@@ -61,6 +61,9 @@ int store_start(struct store *st, uint64_t now_ms, struct store_report *report, 
 
 /* 0; negative: st has failed (see store_status): no further OK may be sent, and the process has to end. */
 int store_turn(struct store *st, uint64_t now_ms);
+/* Something large is about to come in: how much room there is, is asked now, as others may have taken it
+ * since the last turn. Not from within store_turn. */
+void store_expect(struct store *st, uint64_t bytes);
 void store_done(struct store *st, uint64_t now_ms); /* the job was run */
 uint64_t store_next_ms(const struct store *st);     /* store_turn wants to be called by then */
 struct log_need store_need(const struct store *st);

@@ -43,14 +43,21 @@ struct store {
     uint64_t try_ms;             /* then: when it is tried again at the latest */
     uint64_t debt;               /* number of the last such time */
     struct log_need debt_repaid; /* what those before wait for */
-    uint64_t home;               /* of what was recorded last */
+    /* Ids below ids_safe are not given again after a crash; nor those below ids_told once this record is
+     * synced (0: there is none). */
+    uint64_t ids_safe, ids_told, ids_index;
+    uint64_t home; /* of what was recorded last */
     struct store_space space;
     bool has_moved;   /* the log has told of progress since the last turn */
     uint64_t room[2]; /* as it was told: for new work, for completions */
     bool refuse;
+    uint64_t look_ms;       /* as long as `refuse`: how much room the disk has is asked again by then */
     uint64_t reserve_bytes; /* what completions may need */
-    uint64_t free_bytes;    /* of the disk */
-    uint64_t held_bytes;    /* so much of it the log holds ready in spare segments */
+    uint64_t free_bytes;    /* of the disk, */
+    uint64_t free_since;    /* when the log's files had so much */
+    bool is_near_full;
+    bool holds;          /* no input is taken until there is room that is being made */
+    uint64_t held_bytes; /* so much of it the log holds ready in spare segments */
     bool closing;
     uint64_t closed_index;
     bool failed;

@@ -219,9 +219,9 @@ static void probe_open(struct probe *p, const char *name, bool written)
     snprintf(path, sizeof path, "%s/%s", data_root, name);
     p->fd = open(path, O_CREAT | O_RDWR | O_TRUNC, 0600);
     p->at = 0;
-    if (p->fd < 0 || posix_fallocate(p->fd, 0, 64 << 20) != 0)
+    if (p->fd < 0 || posix_fallocate(p->fd, 0, 2 << 20) != 0)
         die("probe");
-    for (int i = 0; written && i < 64; i++)
+    for (int i = 0; written && i < 2; i++)
         if (pwrite(p->fd, zeros, sizeof zeros, (off_t)i << 20) != (ssize_t)sizeof zeros)
             die("probe");
     if (fsync(p->fd) != 0)
@@ -238,6 +238,22 @@ static uint64_t probe_once(struct probe *p)
         die("fdatasync");
     p->at += (off_t)sizeof record;
     return now_ns() - start;
+}
+
+/* How the disk is just now: on a shared one that says whether the numbers behind it mean anything. */
+static void show_disk(void)
+{
+    struct hist *h = must(calloc(1, sizeof *h));
+    struct probe p;
+
+    probe_open(&p, "disk", true);
+    for (unsigned i = 0; i < 200; i++)
+        hist_add(h, probe_once(&p));
+    close(p.fd);
+    printf("disk       a bare write + fdatasync takes %.0f us (p50), %.0f us (p99)\n", hist_us(h, 0.5),
+           hist_us(h, 0.99));
+    fflush(stdout);
+    free(h);
 }
 
 static uint64_t put_once(struct conn *c)
@@ -679,6 +695,7 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < SYSTEMS_MAX; i++)
         if (named(which, all[i]->name))
             systems[count++] = all[i];
+    show_disk();
     if (!only || named(only, "batched"))
         compare("batched", "cycles", batched, 2000000, systems, count);
     if (!only || named(only, "producers"))
@@ -686,6 +703,7 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < count && (!only || named(only, "alone")); i++)
         if (systems[i] != &memory_ops)
             bench_alone(systems[i]);
+    show_disk();
     if (named(which, "taskq") && (!only || named(only, "recovery")))
         bench_recovery();
     for (int durable = 1; durable >= 0; durable--)

@@ -26,13 +26,15 @@ def preload(path, **env):
 class BoundedCase(DurableCase):
     """Ends, whatever the master leaves unanswered."""
 
+    LIMIT_S = int(harness.DEADLINE_S)
+
     def setUp(self):
         def late(*_):
             raise AssertionError('the test has not come to its end in time\n' +
                                  (self.master.describe() if self.master else ''))
 
         signal.signal(signal.SIGALRM, late)
-        signal.alarm(int(harness.DEADLINE_S) * (3 if harness.sanitized() else 1))
+        signal.alarm(self.LIMIT_S * (4 if harness.sanitized() else 1))
         self.addCleanup(signal.alarm, 0)
         super().setUp()
 
@@ -182,6 +184,7 @@ class SmallDiskCase(BoundedCase):
 
     Disk = None
     BYTES = 3 << 20
+    LIMIT_S = 12
 
     def setUp(self):
         super().setUp()
@@ -190,7 +193,8 @@ class SmallDiskCase(BoundedCase):
         self.folder = self.disk.folder
 
     def start(self, *options, **kwargs):
-        return super().start('--log-segment-bytes', str(SEGMENT_BYTES), *options, env=self.disk.env, **kwargs)
+        return super().start('--log-segment-bytes', str(SEGMENT_BYTES), '--stop-timeout', '3', *options,
+                             env=self.disk.env, **kwargs)
 
 
 # ---- the log's thread ----

@@ -12,6 +12,16 @@ from harness import ServerCase, TempDir
 SEGMENT_HEADER_BYTES, RECORD_HEADER_BYTES = 128, 40
 
 
+def crc32c(data, crc=0):
+    """Castagnoli's; crc: of what stands before."""
+    crc ^= 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
 class DurableCase(ServerCase):
     """self.folder is the data directory of the test; start() begins the next life on it."""
 

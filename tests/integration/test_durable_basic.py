@@ -11,7 +11,7 @@ import durable
 import harness
 import wire
 from durable import DurableCase, taskq_native
-from harness import expand, old_middle_new, per_interpreter
+from harness import expand, old_middle_new, per_interpreter, poll_until
 
 HOUR_MS = 3600 * 1000
 
@@ -187,6 +187,18 @@ class Kept(DurableCase):
         self.again()
         tasks = self.native().get('task_queue', max=5)
         self.assertEqual([(t.body, t.attempt) for t in tasks], [(0, 2), (1, 1), (2, 1)])
+
+    def test_hands_at_a_stop(self):
+        """A master that stops in good order is no attempt of whoever had something in hand, however often."""
+        self.start(queues=['once,max_deliveries=1'])
+        self.python().call(self.queue('once'), 'put', 'a')
+        for _ in range(3):
+            native = self.native()
+            self.python().request(self.queue('once'), 'get')
+            poll_until(lambda: native.stats('once')['leased'] == 1, 'it is handed out')
+            self.stop()
+            self.start()
+        self.assertEqual([(t.body, t.attempt) for t in self.native().get('once')], [('a', 1)])
 
     def test_clean_stop(self):
         self.start()
@@ -405,14 +417,25 @@ class Directories(DurableCase):
         self.assertRegex(self.refused('--log-check', os.path.join(self.temp, 'nothing')), 'cannot be opened')
         self.assertFalse(os.path.exists(os.path.join(self.temp, 'nothing')))
 
-    @unittest.skipIf(os.geteuid() != 0, 'only root gives files away')
+    def test_no_log(self):
+        os.mkdir(self.folder, 0o700)
+        self.assertIn('there is no log in it', self.refused('--log-check', self.folder))
+
     def test_owner(self):
+        if os.geteuid() != 0:  # cannot give one away: somebody else's, then
+            self.assertRegex(self.refused('--data-dir', '/'), 'it belongs to user 0, |cannot be')
+            return
         self.start()
         self.stop()
-        os.chown(self.folder, 4711, 4711)
+        names = [self.folder] + [os.path.join(self.folder, f) for f in os.listdir(self.folder)]
+        for name in names:
+            os.chown(name, 4711, 4711)
         self.assertRegex(self.refused('--data-dir', self.folder), 'it belongs to user 4711, ')
-        os.chown(self.folder, 0, 0)
-        os.chown(self.segments()[0], 4711, 4711)
+        # root may look at it, as its owner
+        self.assertIn('0 damaged places', self.refused('--log-check', self.folder, status=0))
+        for name in names:
+            if name != self.segments()[0]:
+                os.chown(name, 0, 0)
         self.assertIn(os.path.basename(self.segments()[0]), self.refused('--data-dir', self.folder))
 
     def test_usage(self):
@@ -511,6 +534,42 @@ class Damage(DurableCase):
         status, found, said = self.check()
         self.assertEqual(status, 1)
         self.assertIn('another task-master', said)
+
+    def test_tasks_without_their_queue(self):
+        """What a log tells of tasks, but no longer of their queue, is dropped, and a word is said of it."""
+        self.start()
+        native = self.native()
+        native.declare('lost_queue')
+        native.put('lost_queue', 1, 2, 3)
+        native.put('task_queue', 4)
+        self.kill()
+        path, = self.segments()
+        self.assertTrue(self.silence(path, b'lost_queue'))
+        self.start()
+        self.master.expect_stderr(r' warn ORPHANS-DROPPED tasks=3: ')
+        native = self.native()
+        self.assertEqual(native.stats()['recovered_orphans'], 3)
+        self.assertEqual(sorted(q['q'] for q in native.queues()), ['result_queue', 'task_queue'])
+        self.assertEqual([t.body for t in native.get('task_queue', max=5)], [4])
+
+    def silence(self, path, words):
+        """Records with these words say nothing any more (type 4); how many."""
+        with open(path, 'rb') as f:
+            data = f.read()
+        seed = durable.crc32c(data[16:40])
+        count = 0
+        for at, _, size in self.records(path):
+            if words not in data[at:at + size]:
+                continue
+            record = bytearray(data[at:at + durable.RECORD_HEADER_BYTES + struct.unpack_from('<I', data, at)[0]])
+            crc, = struct.unpack_from('<I', record, 4)
+            struct.pack_into('<I', record, 4, 0)
+            self.assertEqual(durable.crc32c(record, seed), crc)
+            struct.pack_into('<H', record, 32, 4)
+            struct.pack_into('<I', record, 4, durable.crc32c(record, seed))
+            self.overwrite(path, at, record)
+            count += 1
+        return count
 
     def test_missing_and_short_files(self):
         path, records = self.filled()

@@ -157,6 +157,23 @@ class Held(GateCase):
         self.assertEqual(self.native().stats('interval')['ready'], 10)
         self.assertEqual(self.native().get('task_queue')[0].attempt, 2)
 
+    def test_python_queue_goes(self):
+        """The last proxy's farewell is answered when it is on the disk that the queue has gone."""
+        self.start()
+        token = wire.create(self.master, 'Queue')
+        with wire.Wire(self.master) as peer:
+            peer.handshake()
+            self.close_gate()
+            peer.request(None, 'decref', token)
+            self.wait_blocked()
+            self.settled()
+            self.assertTrue(self.quiet(peer.sock))
+            self.kill()
+        self.open_gate()
+        self.start()  # all that was written is there
+        self.assertEqual(self.recovered()['queues'], '2')
+        self.assertEqual(wire.control(self.master, 'decref', token)[0], '#TRACEBACK')
+
     def test_dead_while_it_waits(self):
         """A client that dies with its reply held back: nobody else waits for it, and what it was to get goes
         back, not handed out to anybody."""

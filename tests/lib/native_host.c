@@ -249,14 +249,14 @@ void native_rig_advance(struct native_rig *r, uint64_t ms)
 
 void native_rig_refuse_new_work(struct native_rig *r, bool refuse)
 {
-    broker_refuse_new_work(r->broker, refuse, &r->effects);
+    broker_refuse_new_work(r->broker, r->now_ms, refuse, &r->effects);
     run_effects(r);
     native_rig_flush(r);
 }
 
 void native_rig_set_room(struct native_rig *r, uint64_t new_work_bytes, uint64_t completion_bytes)
 {
-    broker_set_room(r->broker, new_work_bytes, completion_bytes, &r->effects);
+    broker_set_room(r->broker, r->now_ms, new_work_bytes, completion_bytes, &r->effects);
     run_effects(r);
     native_rig_flush(r);
 }

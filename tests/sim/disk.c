@@ -48,7 +48,7 @@ static void apply_refusal(struct sim *s)
     d->refusals += refuse;
     m_step_begins(s->model, false);
     s->model->no_room = refuse;
-    broker_refuse_new_work(s->broker, refuse, &s->effects);
+    broker_refuse_new_work(s->broker, s->now_ms, refuse, &s->effects);
     sim_run_effects(s);
     sim_after_step(s);
 }
@@ -219,6 +219,17 @@ static void release(struct sim *s)
         sim_python_release(&s->actors[i]);
 }
 
+/* A full disk is told, and no longer than that. */
+static void check_refusal(struct sim *s, const struct log_status *before)
+{
+    struct sim_disk *d = s->disk;
+
+    if (before->no_space && !s->model->no_room)
+        sim_fail(s, "the disk is full, and new work is not refused");
+    if (s->model->no_room && !d->full && s->now_ms > d->room_at + ROOM_SEEN_MS)
+        sim_fail(s, "new work is refused, and the disk has had room for %u ms", ROOM_SEEN_MS);
+}
+
 void sim_disk_turn(struct sim *s)
 {
     struct sim_disk *d = s->disk;
@@ -234,8 +245,10 @@ void sim_disk_turn(struct sim *s)
     if (store_turn(d->store, s->now_ms) != TQ_OK)
         sim_fail(s, "the store has failed");
     store_get_status(d->store, &after);
-    /* This turn's record is the first of those that are new. */
-    if (has_news && after.log.next_index > before.log.next_index)
+    check_refusal(s, &before.log);
+    /* This turn's record is the first of those that are new. (The turn itself may have made the news: who
+     * waited for room.) */
+    if ((has_news || m->soft) && after.log.next_index > before.log.next_index)
         m_snapshot(m, &d->snapshots, before.log.next_index);
     else
         before.log.next_index--;

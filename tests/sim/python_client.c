@@ -292,7 +292,8 @@ static void put_answered(struct sim_python *p, const struct broker_effect *fx)
             int64_t lo = t->lo;
 
             m_accept(s->model, t);
-            t->lo = lo;
+            if (s->model->q[t->q].maxsize > 0)
+                t->lo = lo;
             t->in_step = true;
             progress(p);
         }

@@ -46,6 +46,10 @@ void m_call_drop(struct model *m, struct m_call *c)
 
         if (c->known[i] || t->state != M_PENDING)
             continue;
+        if (m->q[t->q].maxsize == 0) { /* it waited for the disk: none of it is in */
+            m_move(m, t, M_GONE, t->q);
+            continue;
+        }
         t->call = M_NONE;
         m->q[t->q].orphans++;
     }
@@ -167,7 +171,8 @@ static void on_put(struct model *m, struct m_call *c, struct tq_mp result)
 
     if (!field(result, "ids", &ids) || !tq_mp_array(&ids, &count))
         sim_fail(m->sim, "put without ids");
-    if (count < c->count && c->error == NULL && !(c->is_new_work && m->no_room) &&
+    /* What it held when it was put may have ended since: the rest is new work then. */
+    if (count < c->count && c->error == NULL && !m->no_room &&
         (m->q[c->q].maxsize == 0 || !is_full(&m->q[c->q])))
         sim_fail(m->sim, "a put of %u was cut at %u, and the queue is not full", c->count, count);
     for (uint32_t i = 0; i < c->count; i++) {
@@ -183,7 +188,8 @@ static void on_put(struct model *m, struct m_call *c, struct tq_mp result)
             int64_t lo = t->lo;
 
             m_accept(m, t);
-            t->lo = lo;
+            if (m->q[t->q].maxsize > 0) /* it may have come in at any time since */
+                t->lo = lo;
             t->in_step = was_waiting;
         }
     }

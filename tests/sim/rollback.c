@@ -123,7 +123,8 @@ static void drop_calls(struct model *m)
 
         if (t->state != M_PENDING || t->call == M_NONE || t->of != 0)
             continue;
-        if (t->call == M_CALLS) { /* Python's: it would have been answered at once */
+        /* Python's would have been answered at once, and what waited for the disk has none of it in. */
+        if (t->call == M_CALLS || m->q[t->q].maxsize == 0) {
             m_move(m, t, M_GONE, t->q);
             continue;
         }
@@ -143,6 +144,18 @@ static void as_delivered(struct model *m, int session, bool delivered)
     }
 }
 
+/* While the master was down nobody could lengthen them. */
+static void lengthen_leases(struct model *m, int session)
+{
+    for (int i = 0; i < m->live_count; i++) {
+        struct m_item *t = &m->items[m->live[i]];
+        uint64_t ms = m->q[t->q].lease_ms > m->q[t->q].grace_ms ? m->q[t->q].lease_ms : m->q[t->q].grace_ms;
+
+        if (t->state == M_LEASED && t->session == session && t->limit < m->now + ms)
+            t->limit = m->now + ms;
+    }
+}
+
 /* Sessions with a worker id are silent from now on; the others have ended with the process. */
 static void leave_sessions(struct model *m, bool was_closed)
 {
@@ -159,6 +172,7 @@ static void leave_sessions(struct model *m, bool was_closed)
         }
         s->detached_ms = m->now;
         s->is_restored = true;
+        lengthen_leases(m, i);
         m_detach(m, i, false);
     }
 }

@@ -323,7 +323,7 @@ static inline void world_return_lost(struct world *w, bool was_closed)
 }
 
 /* A session's leases stand in the order of their hand-outs, also those that it had got back. */
-static inline void world_order_leases(struct world *w)
+static inline void world_order_leases(struct world *w, const struct world *restored)
 {
     struct world_lease leases[WORLD_LEASES];
     size_t n = world_leases(w, true, leases);
@@ -335,6 +335,16 @@ static inline void world_order_leases(struct world *w)
         DL_DELETE(l->session->held, l);
         DL_APPEND(l->session->held, l);
         assert_true(tq_deadline_is_set(&l->deadline)); /* it waits out its grace */
+        if (l->limit_ms != UINT64_MAX) {               /* what an earlier restart gave it is in no record */
+            const struct broker_queue_conf *c = broker_queue_conf(l->queue);
+            uint64_t least = w->b->now_ms + (c->lease_ms > c->grace_ms ? c->lease_ms : c->grace_ms);
+            uint64_t limit_ms = broker_lease_of(restored->b, ids_find(restored->b->ids, l->id))->limit_ms;
+
+            assert_true(limit_ms == least || (limit_ms > least && limit_ms <= l->limit_ms));
+            l->limit_ms = limit_ms;
+            broker_lease_sync(w->b, l);
+            at_ms = l->deadline.at_ms;
+        }
         tq_deadline_clear(&w->deadlines, &l->deadline);
         l->deadline.seq = TQ_DEADLINE_RANK_MAX - w->b->leases.granted++;
         assert_int_equal(tq_deadline_set_ranked(&w->deadlines, &l->deadline, at_ms), 0);
@@ -479,7 +489,7 @@ static inline void world_crash_by_hand(struct world *w, const struct world *rest
             world_forget_stale(w, &w->s[s]);
             broker_session_detach(b, &w->s[s], false);
         }
-    world_order_leases(w);
+    world_order_leases(w, restored);
     world_order_kept(w);
     world_return_lost(w, restored->was_closed);
     for (int s = 0; s < WORLD_SESSIONS; s++)

@@ -372,7 +372,7 @@ static void play(uint64_t seed, bool fails)
         if (one_in(40) || c->q[i % QUEUES] == NULL)
             declare(c, i % QUEUES);
         if (one_in(40)) {
-            broker_refuse_new_work(c->r.b, one_in(2), &c->r.fx);
+            broker_refuse_new_work(c->r.b, c->r.now_ms, one_in(2), &c->r.fx);
             rig_check(&c->r);
         }
         read_effects(c);

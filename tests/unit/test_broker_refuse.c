@@ -35,7 +35,7 @@ static void assert_outcome(const struct nr *r, uint64_t token, enum broker_outco
 static void refuse(struct nr *r, bool yes)
 {
     broker_effects_clear(&r->fx);
-    broker_refuse_new_work(r->b, yes, &r->fx);
+    broker_refuse_new_work(r->b, r->now_ms, yes, &r->fx);
     jr_check(r->b);
 }
 
@@ -221,7 +221,7 @@ static void without_memory_they_are_served_later(void **state)
         t = put(&r, 0, q, "x", -1);
         broker_effects_deinit(&r.fx);
         tq_mem_fail_after(n, 1);
-        broker_refuse_new_work(r.b, false, &r.fx);
+        broker_refuse_new_work(r.b, r.now_ms, false, &r.fx);
         tq_mem_fail_after(-1, 0);
         jr_check(r.b);
         if (r.fx.count == 0)

@@ -286,15 +286,20 @@ static void large_records(void **state)
 
 /* ---- a full disk ---- */
 
-static void fill(struct store_rig *g, const char *name)
+static void fill_with(struct store_rig *g, const char *name, size_t bytes)
 {
     for (unsigned i = 0; i < 100000 && !g->refused; i++) {
-        bulk_put(g, name);
+        bulk_put_len(g, name, bytes);
         if (i % 10 == 0)
             flush(g);
     }
     assert_true(g->refused);
     flush(g);
+}
+
+static void fill(struct store_rig *g, const char *name)
+{
+    fill_with(g, name, 100);
 }
 
 /* All that was accepted is done, though there is no room for new work; one by one, which takes most. */
@@ -340,6 +345,56 @@ static void a_full_disk_lets_completions_through(void **state)
     start(g);
     assert_int_equal(g->report.tasks, 1);
     rig_free(g);
+}
+
+/* What ends nothing is written, too: room for that comes back from what it leaves. */
+static void hand_out_for_ever(size_t fill_bytes)
+{
+    struct store_rig *g = rig_new();
+
+    g->conf.move_budget = 2000;
+    g->conf.log.group_bytes = SEGMENT_BYTES / 2;
+    fake_fs_set_capacity(g->fs, (fill_bytes == 100 ? 12 : 48) * SEGMENT_BYTES);
+    start(g);
+    fill_with(g, "task_queue", fill_bytes);
+    fake_fs_set_capacity(g->fs, fake_fs_used(g->fs)); /* others have taken the rest */
+    for (unsigned i = 0; i < EFFORT(1000, 100); i++) {
+        struct broker_event ev = {.kind = BROKER_RELEASE};
+
+        assert_int_equal(bulk_get(g, "task_queue", 200, false), 200);
+        turn(g);
+        for (size_t k = 0; k < 200; k++) {
+            ev.id = g->bulk.got[k].id;
+            ev.epoch = g->bulk.got[k].epoch;
+            bulk_step(g, &ev);
+        }
+        turn(g);
+        for (unsigned turns = 0; store_is_busy(g->st); turns++) {
+            if (turns > 1000)
+                fail_msg("after %u hand-outs nobody is listened to any more", i);
+            g->r.now_ms++;
+            (void)run_job(g);
+            turn(g);
+        }
+        g->r.now_ms++;
+        (void)run_job(g);
+        if (i % 20 == 0) {
+            struct log_need need = store_need(g->st);
+
+            flush(g);
+            if (!store_is_met(g->st, need))
+                fail_msg("after %u hand-outs nothing is told any more", i);
+            forget_history(g);
+        }
+    }
+    rig_free(g);
+}
+
+static void a_full_disk_takes_hand_outs_for_ever(void **state)
+{
+    (void)state;
+    hand_out_for_ever(100);
+    hand_out_for_ever(1000);
 }
 
 static void room_that_comes_back_is_found(void **state)
@@ -421,6 +476,7 @@ int main(void)
         cmocka_unit_test(a_slice_is_a_slice),
         cmocka_unit_test(large_records),
         cmocka_unit_test(a_full_disk_lets_completions_through),
+        cmocka_unit_test(a_full_disk_takes_hand_outs_for_ever),
         cmocka_unit_test(room_that_comes_back_is_found),
         cmocka_unit_test(a_full_disk_is_emptied),
     };
