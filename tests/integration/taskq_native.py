@@ -186,7 +186,8 @@ class Client:
         self._calls = {}
         self._next_id = 0
         self._lock = threading.Lock()
-        sock = socket.create_connection(address, timeout=timeout_s)
+        # A master that is killed in the middle of an accept leaves a connection on which nothing ever comes.
+        sock = socket.create_connection(address, timeout=min(timeout_s, 10.0))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.frames = Framed(sock)
         try:
