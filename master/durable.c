@@ -282,7 +282,8 @@ void durable_is_busy(struct server *s)
     set_busy(s->durable);
 }
 
-bool durable_has_news(const struct server *s)
+/* Something has changed that is in no record yet. */
+static bool has_news(const struct server *s)
 {
     return broker_journal_has_news(s->broker) || native_journal_has_news(s->native);
 }
@@ -296,7 +297,7 @@ bool durable_may_reply(const struct server *s)
 {
     const struct durable *d = s->durable;
 
-    return !durable_has_news(s) && store_is_met(d->store, store_need(d->store));
+    return !has_news(s) && store_is_met(d->store, store_need(d->store));
 }
 
 uint64_t durable_next_ms(const struct server *s)

@@ -23,8 +23,6 @@ void durable_turn(struct server *s);
 void durable_took(struct server *s, size_t n_bytes);
 /* While server.busy, before deadlines: whoever is not listened to is not silent. */
 void durable_is_busy(struct server *s);
-/* Something has changed that is in no record yet. */
-bool durable_has_news(const struct server *s);
 /* May a reply that was composed just now go out at once? If not, it has to wait for what the log needs
  * after the next turn. */
 bool durable_may_reply(const struct server *s);
